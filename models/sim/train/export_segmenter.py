@@ -1,0 +1,233 @@
+"""Writes the segmenter bundle: ``image_encoder.onnx``, ``mask_decoder.onnx`` and ``bundle.toml``.
+
+    python export_segmenter.py --checkpoint runs/segmenter/segmenter_ema.pt --out ../segmenter
+
+The files are opset 17 with float32 inputs and outputs. Large initialisers are stored as float16 followed by a Cast, which
+halves the files; ONNX Runtime folds the casts when it loads them. The export is checked here against PyTorch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from segmenter_model import ExportedDecoder, Segmenter, SegmenterConfig
+
+OPSET = 17
+HALF_FROM = 64  # initialisers with at least this many elements are stored as float16
+
+
+def load(checkpoint: Path | None) -> Segmenter:
+    """The model of a checkpoint, or a random one, in evaluation mode with weights rounded to float16."""
+    if checkpoint is None:
+        torch.manual_seed(0)
+        model = Segmenter(SegmenterConfig())
+    else:
+        stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        model = Segmenter(SegmenterConfig(**stored["config"]))
+        model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in stored["model"].items()})
+    with torch.no_grad():
+        for tensor in [*model.parameters(), *model.buffers()]:
+            if tensor.is_floating_point():
+                tensor.copy_(tensor.half().float())
+    return model.eval()
+
+
+def store_half(model: onnx.ModelProto) -> None:
+    """Replaces float32 initialisers by float16 ones and a Cast, in place."""
+    graph = model.graph
+    casts = []
+    for index, tensor in enumerate(list(graph.initializer)):
+        if tensor.data_type != TensorProto.FLOAT or int(np.prod(tensor.dims)) < HALF_FROM:
+            continue
+        values = numpy_helper.to_array(tensor)
+        if np.abs(values).max() > 6e4:
+            continue
+        name = tensor.name
+        half = numpy_helper.from_array(values.astype(np.float16), f"{name}_f16")
+        graph.initializer.remove(tensor)
+        graph.initializer.append(half)
+        casts.append(helper.make_node("Cast", [half.name], [name], name=f"widen_{index}", to=TensorProto.FLOAT))
+    for node in reversed(casts):
+        graph.node.insert(0, node)
+
+
+def constants_to_initialisers(model: onnx.ModelProto) -> None:
+    """Moves large Constant nodes to initialisers, so that they can be stored as float16 too."""
+    graph = model.graph
+    for node in list(graph.node):
+        if node.op_type != "Constant":
+            continue
+        value = next((a.t for a in node.attribute if a.name == "value"), None)
+        if value is None or value.data_type != TensorProto.FLOAT or int(np.prod(value.dims)) < HALF_FROM:
+            continue
+        tensor = numpy_helper.from_array(numpy_helper.to_array(value), node.output[0])
+        graph.node.remove(node)
+        graph.initializer.append(tensor)
+
+
+def write(module: torch.nn.Module, inputs: tuple, path: Path, names: list[str], outputs: list[str], axes: dict) -> None:
+    torch.onnx.export(
+        module,
+        inputs,
+        str(path),
+        input_names=names,
+        output_names=outputs,
+        dynamic_axes=axes,
+        opset_version=OPSET,
+        dynamo=False,
+    )
+    model = onnx.load(str(path))
+    constants_to_initialisers(model)
+    store_half(model)
+    model.producer_name = "scenelex"
+    model.producer_version = ""
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+
+
+def example_prompt(size: int, prompts: int, points: int, orig: tuple[int, int]) -> tuple[torch.Tensor, ...]:
+    """Decoder inputs after the embeddings: a box, foreground, background and padding points."""
+    generator = torch.Generator().manual_seed(3)
+    coords = torch.rand(prompts, points, 2, generator=generator) * (size * 0.9)
+    labels = torch.ones(prompts, points)
+    labels[:, 0], labels[:, 1] = 2.0, 3.0
+    coords[:, 1] = coords[:, 0] + 40.0
+    if points > 3:
+        labels[:, 2], labels[:, 3] = 0.0, -1.0
+    mask = torch.randn(1, 1, size // 2, size // 2, generator=generator) * 4
+    return coords, labels, mask, torch.tensor([1.0]), torch.tensor([float(orig[0]), float(orig[1])])
+
+
+def export(model: Segmenter, out: Path) -> None:
+    cfg = model.cfg
+    out.mkdir(parents=True, exist_ok=True)
+    pixels = torch.randn(1, 3, cfg.size, cfg.size)
+    with torch.no_grad():
+        embeddings = model.image_encoder(pixels)
+        write(
+            model.image_encoder,
+            (pixels,),
+            out / "image_encoder.onnx",
+            ["pixel_values"],
+            ["image_embeddings"],
+            {"pixel_values": {0: "batch"}, "image_embeddings": {0: "batch"}},
+        )
+        write(
+            ExportedDecoder(model).eval(),
+            (embeddings, *example_prompt(cfg.size, 2, 5, (360, 480))),
+            out / "mask_decoder.onnx",
+            ["image_embeddings", "point_coords", "point_labels", "mask_input", "has_mask_input", "orig_im_size"],
+            ["masks", "iou_predictions", "low_res_masks"],
+            {
+                "point_coords": {0: "prompts", 1: "points"},
+                "point_labels": {0: "prompts", 1: "points"},
+                "mask_input": {0: "mask_prompts"},
+                "has_mask_input": {0: "mask_prompts"},
+                "masks": {0: "prompts", 2: "height", 3: "width"},
+                "iou_predictions": {0: "prompts"},
+                "low_res_masks": {0: "prompts"},
+            },
+        )
+    write_bundle(out)
+
+
+def write_bundle(out: Path) -> None:
+    lines = [
+        'name = "scenelex-sim-segmenter"',
+        'kind = "sam"',
+        'licence = "Apache-2.0"',
+        'source = "trained by models/sim/train/segmenter_train.py"',
+        'description = "Small promptable segmenter with SAM\'s interface, trained on simulated and procedural images only."',
+        "",
+        "[files]",
+    ]
+    for key in ("image_encoder", "mask_decoder"):
+        digest = hashlib.sha256((out / f"{key}.onnx").read_bytes()).hexdigest()
+        lines.append(f'{key} = {{ path = "{key}.onnx", sha256 = "{digest}" }}')
+    lines += [
+        "",
+        "# RGB on the 0..1 scale: SAM's 123.675, 116.28, 103.53 and 58.395, 57.12, 57.375 divided by 255.",
+        "[preprocessing]",
+        "mean = [0.485, 0.456, 0.406]",
+        "std = [0.229, 0.224, 0.225]",
+        "",
+    ]
+    (out / "bundle.toml").write_text("\n".join(lines))
+
+
+def verify(model: Segmenter, out: Path) -> dict[str, float]:
+    """Largest differences between PyTorch (weights as stored) and ONNX Runtime, over several shapes of prompt."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    encoder = ort.InferenceSession(str(out / "image_encoder.onnx"), options, providers=["CPUExecutionProvider"])
+    decoder = ort.InferenceSession(str(out / "mask_decoder.onnx"), options, providers=["CPUExecutionProvider"])
+    worst: dict[str, float] = {}
+
+    def compare(name: str, ours: torch.Tensor, theirs: np.ndarray) -> None:
+        assert tuple(ours.shape) == theirs.shape, f"{name}: {tuple(ours.shape)} against {theirs.shape}"
+        scale = max(1.0, float(ours.abs().max()))
+        worst[name] = max(worst.get(name, 0.0), float(np.abs(ours.numpy() - theirs).max()) / scale)
+
+    cfg = model.cfg
+    with torch.no_grad():
+        for batch in (1, 2):
+            pixels = torch.randn(batch, 3, cfg.size, cfg.size)
+            embeddings = model.image_encoder(pixels)
+            compare("image_embeddings", embeddings, encoder.run(None, {"pixel_values": pixels.numpy()})[0])
+        for prompts, points, orig in ((1, 2, (480, 640)), (3, 7, (333, 127)), (8, 22, (375, 500))):
+            rest = example_prompt(cfg.size, prompts, points, orig)
+            feeds = dict(
+                zip(
+                    ["image_embeddings", "point_coords", "point_labels", "mask_input", "has_mask_input", "orig_im_size"],
+                    [embeddings[:1].numpy()] + [t.numpy() for t in rest],
+                )
+            )
+            ours = ExportedDecoder(model).eval()(embeddings[:1], *rest)
+            for name, left, right in zip(["masks", "iou_predictions", "low_res_masks"], ours, decoder.run(None, feeds)):
+                compare(name, left, right)
+        # A mask for every prompt, and padding points, which must change nothing.
+        coords, labels, _, _, orig = example_prompt(cfg.size, 3, 6, (300, 400))
+        masks = torch.randn(3, 1, cfg.size // 2, cfg.size // 2)
+        flags = torch.tensor([1.0, 0.0, 1.0])
+        low, _ = model.decode(embeddings[:1], coords, labels, masks, flags)
+        feeds = {"image_embeddings": embeddings[:1], "mask_input": masks, "has_mask_input": flags, "orig_im_size": orig}
+        feeds["point_coords"] = torch.cat([coords, torch.full((3, 9, 2), 7.0)], 1)
+        feeds["point_labels"] = torch.cat([labels, -torch.ones(3, 9)], 1)
+        feeds = {k: v.numpy() for k, v in feeds.items()}
+        compare("low_res_masks, padded", low, decoder.run(["low_res_masks"], feeds)[0])
+        feeds["orig_im_size"] = np.ones(2, np.float32)
+        assert decoder.run(["masks"], feeds)[0].shape == (3, 4, 1, 1), "an orig_im_size of (1, 1) must skip the upscaling"
+    return worst
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, help="weights to export; random ones where absent")
+    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent.parent / "segmenter")
+    parser.add_argument("--size", type=int, help="input size, a multiple of 16 (default: the checkpoint's)")
+    args = parser.parse_args()
+    model = load(args.checkpoint)
+    if args.size:
+        model.resize(args.size)
+    export(model, args.out)
+    worst = verify(model, args.out)
+    for name, value in worst.items():
+        print(f"{name}: largest relative difference to PyTorch {value:.2e}")
+    for file in sorted(args.out.glob("*.onnx")):
+        print(f"{file.name}: {file.stat().st_size / 1e6:.2f} MB")
+    # float16 storage of the weights is the whole of this difference
+    if max(worst.values()) > 3e-2:
+        raise SystemExit("the exported files do not agree with PyTorch")
+
+
+if __name__ == "__main__":
+    main()
