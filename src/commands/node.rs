@@ -1,0 +1,32 @@
+//! `scenelex node`: everything behind it belongs to ROS.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use scenelex::ros::{self, arguments::RosArguments};
+
+use super::interrupt::Interrupt;
+
+/// Run the perception node until SIGINT or SIGTERM.
+///
+/// Takes what ROS 2 nodes take: --ros-args with -p NAME:=VALUE, --params-file FILE, -r FROM:=TO and --log-level LEVEL.
+#[derive(Args)]
+pub struct NodeArgs {
+    /// ROS arguments, for example --ros-args -r image:=/camera/image_raw
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    args: Vec<String>,
+}
+
+impl NodeArgs {
+    /// The level after `--log-level`; wrong arguments are reported by the node itself.
+    pub fn log_level(&self) -> Option<String> {
+        RosArguments::parse(&self.args).ok()?.log_level
+    }
+}
+
+pub fn run(args: &NodeArgs) -> Result<ExitCode> {
+    let interrupt = Interrupt::install().context("cannot listen to signals")?;
+    ros::node::run(&args.args, interrupt.closed())?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,240 @@
+//! `scenelex record`: topics from the wire into a bag.
+
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use scenelex::{
+    replay::{Durability, OfferedQos, RecordedTopic, Recorder, Reliability, definitions},
+    ros::{
+        CdrView, Transport,
+        transport::{self, RawSubscription},
+    },
+};
+
+use super::{INTERRUPTED, interrupt::Interrupt, progress::Progress, say, wire};
+
+/// Messages that may wait for the disk.
+const QUEUE: usize = 256;
+/// How long publishers get to match a subscription before a weaker one is tried.
+const MATCHING: Duration = Duration::from_millis(700);
+
+/// Write topics from the wire into a rosbag2 bag (MCAP), until interrupted.
+///
+/// A topic is recorded with the strongest quality of service its publishers offer, so that latched topics are complete.
+/// Messages are stored as they arrive, with the definitions of their types.
+#[derive(Args)]
+pub struct RecordArgs {
+    /// Topics, as /name or, where nobody publishes yet, /name:package/msg/Type
+    #[arg(required = true, value_name = "TOPIC")]
+    topics: Vec<String>,
+    /// Folder of the bag; must not exist
+    #[arg(short, long, value_name = "DIR")]
+    out: PathBuf,
+    /// End after this many seconds
+    #[arg(long, value_name = "SECONDS")]
+    duration: Option<f64>,
+    /// Give up when a topic without a type is not published within this many seconds
+    #[arg(long, default_value_t = 30.0, value_name = "SECONDS")]
+    wait: f64,
+    /// Name of the node that subscribes
+    #[arg(long, default_value = "scenelex_recorder", value_name = "NAME")]
+    node_name: String,
+}
+
+struct Sample {
+    topic: usize,
+    received: u64,
+    data: Vec<u8>,
+}
+
+/// Nanoseconds since the epoch.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
+}
+
+pub fn run(args: &RecordArgs) -> Result<ExitCode> {
+    let interrupt = Interrupt::install().context("cannot listen to signals")?;
+    let limit = match args.duration {
+        None => None,
+        Some(seconds) => Some(Duration::try_from_secs_f64(seconds).context("--duration")?),
+    };
+    let transport = wire::join(&args.node_name)?;
+    let Some(topics) = find_types(&*transport, args, &interrupt)? else { return Ok(ExitCode::from(INTERRUPTED)) };
+    let definitions = topics
+        .iter()
+        .map(|(name, type_name)| definitions::concatenated(type_name).with_context(|| format!("topic {name}")))
+        .collect::<Result<Vec<_>>>()?;
+
+    let mut recorder = Recorder::create(&args.out)?;
+    let (sender, samples) = bounded(QUEUE);
+    let Some(subscriptions) = subscribe(&*transport, &topics, &sender, &interrupt)? else {
+        return Ok(ExitCode::from(INTERRUPTED));
+    };
+    drop(sender);
+    for (((name, type_name), definition), (_, qos)) in topics.iter().zip(definitions).zip(&subscriptions) {
+        recorder.add_topic(RecordedTopic {
+            name: name.clone(),
+            type_name: type_name.clone(),
+            definition,
+            // The publishers' depth is not known; rosbag2 writes 0 then.
+            qos: vec![OfferedQos { depth: 0, ..*qos }],
+        })?;
+        tracing::info!(
+            topic = %name,
+            type_name = %type_name,
+            reliability = ?qos.reliability,
+            durability = ?qos.durability,
+            "recording"
+        );
+    }
+    let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+    write_samples(&mut recorder, &samples, deadline, &interrupt)?;
+    drop(subscriptions);
+    // What arrived before the end belongs to the bag.
+    for sample in samples.try_iter() {
+        recorder.write(sample.topic, sample.received, &sample.data)?;
+    }
+    let summary = recorder.finish()?;
+    say(&format!(
+        "recorded {} messages in {:.2} s to {}",
+        summary.message_count,
+        (summary.end - summary.start) as f64 * 1e-9,
+        args.out.display()
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Name and type of each topic; `None` when interrupted.
+fn find_types(
+    transport: &dyn Transport,
+    args: &RecordArgs,
+    interrupt: &Interrupt,
+) -> Result<Option<Vec<(String, String)>>> {
+    let deadline = Instant::now() + Duration::try_from_secs_f64(args.wait).context("--wait")?;
+    loop {
+        let graph = transport.topics();
+        let mut missing = Vec::new();
+        let mut found = Vec::new();
+        for topic in &args.topics {
+            if let Some((name, type_name)) = topic.split_once(':') {
+                found.push((name.to_owned(), type_name.to_owned()));
+            } else if let Some(info) = graph.iter().find(|info| info.name == *topic) {
+                found.push((info.name.clone(), info.type_name.clone()));
+            } else {
+                missing.push(topic.as_str());
+            }
+        }
+        if missing.is_empty() {
+            return Ok(Some(found));
+        }
+        if Instant::now() >= deadline {
+            bail!(
+                "nobody publishes {} (give the type as /name:package/msg/Type to record it later)",
+                missing.join(", ")
+            );
+        }
+        if interrupt.wait(Duration::from_millis(50)) {
+            return Ok(None);
+        }
+    }
+}
+
+type Subscription = (Box<dyn RawSubscription>, OfferedQos);
+
+/// Subscribes to each topic with the strongest profile that a publisher matches; `None` when interrupted.
+fn subscribe(
+    transport: &dyn Transport,
+    topics: &[(String, String)],
+    sender: &Sender<Sample>,
+    interrupt: &Interrupt,
+) -> Result<Option<Vec<Subscription>>> {
+    let profiles = [
+        OfferedQos { durability: Durability::TransientLocal, depth: QUEUE as u32, ..OfferedQos::default() },
+        OfferedQos { depth: QUEUE as u32, ..OfferedQos::default() },
+        OfferedQos { reliability: Reliability::BestEffort, depth: QUEUE as u32, ..OfferedQos::default() },
+    ];
+    let mut chosen: Vec<Option<Subscription>> = topics.iter().map(|_| None).collect();
+    for (round, profile) in profiles.into_iter().enumerate() {
+        let last = round + 1 == profiles.len();
+        for (index, (slot, (name, type_name))) in chosen.iter_mut().zip(topics).enumerate() {
+            if slot.is_none() {
+                let subscription = transport.subscribe(
+                    name,
+                    type_name,
+                    wire::to_transport(profile),
+                    handler(index, name, sender.clone()),
+                )?;
+                *slot = Some((subscription, profile));
+            }
+        }
+        if last {
+            break;
+        }
+        let deadline = Instant::now() + MATCHING;
+        let unmatched = |slot: &Option<Subscription>| slot.as_ref().is_some_and(|(s, _)| s.publishers() == 0);
+        while chosen.iter().any(unmatched) && Instant::now() < deadline {
+            if interrupt.wait(Duration::from_millis(20)) {
+                return Ok(None);
+            }
+        }
+        for slot in chosen.iter_mut().filter(|slot| unmatched(slot)) {
+            *slot = None;
+        }
+    }
+    Ok(Some(chosen.into_iter().flatten().collect()))
+}
+
+fn handler(topic: usize, name: &str, sender: Sender<Sample>) -> transport::MessageHandler {
+    let name = name.to_owned();
+    let mut lost = 0_u64;
+    Box::new(move |view: CdrView<'_>| {
+        let sample = Sample { topic, received: now(), data: view.to_encapsulated() };
+        match sender.try_send(sample) {
+            Ok(()) | Err(TrySendError::Disconnected(_)) => {}
+            Err(TrySendError::Full(_)) => {
+                lost += 1;
+                if lost.is_power_of_two() {
+                    tracing::warn!(topic = %name, lost, "the disk does not keep up: messages are lost");
+                }
+            }
+        }
+    })
+}
+
+/// Writes what arrives until `deadline` or a signal.
+fn write_samples(
+    recorder: &mut Recorder,
+    samples: &Receiver<Sample>,
+    deadline: Option<Instant>,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    let mut progress = Progress::new("recording");
+    let started = Instant::now();
+    let (mut messages, mut bytes) = (0_u64, 0_u64);
+    let forever = crossbeam::channel::never();
+    let at_deadline = deadline.map_or(forever, crossbeam::channel::at);
+    loop {
+        crossbeam::channel::select! {
+            recv(samples) -> sample => {
+                let Ok(sample) = sample else { return Ok(()) };
+                messages += 1;
+                bytes += sample.data.len() as u64;
+                recorder.write(sample.topic, sample.received, &sample.data)?;
+            }
+            recv(interrupt.closed()) -> _ => return Ok(()),
+            recv(at_deadline) -> _ => return Ok(()),
+            default(Duration::from_millis(200)) => {}
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        let share = deadline.map_or(0.0, |deadline| {
+            seconds / deadline.saturating_duration_since(started).as_secs_f64().max(f64::MIN_POSITIVE)
+        });
+        progress.show(share, &format!("{seconds:.1} s  {messages} messages  {:.1} MB", bytes as f64 * 1e-6));
+    }
+}

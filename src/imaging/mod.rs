@@ -1,0 +1,19 @@
+//! Pixels: decoding, model inputs, masks and overlays. Knows no model and no middleware.
+
+pub mod compressed;
+pub mod decode;
+pub mod encoding;
+pub mod mask;
+pub mod overlay;
+pub mod preprocess;
+mod resize;
+mod resize_row;
+pub mod rle;
+mod simd;
+
+pub use decode::{DecodeError, DecodeLimits, ImageDecoder};
+pub use encoding::UnknownEncoding;
+pub use mask::{MASK_THRESHOLD, MaskError, MaskUpscaler};
+pub use overlay::{OverlayError, PictureFormat, class_color, draw_overlay, encode_jpeg, encode_picture};
+pub use preprocess::{Placement, Preprocess, PreprocessError, Preprocessor, ResizeRule};
+pub use rle::{RunLengthEncoder, RunLengthError};

@@ -1,0 +1,213 @@
+//! The inner loops of [`super::resize`].
+
+use super::{
+    resize::{Axis, HALF, WEIGHT_BITS},
+    simd::multiversioned,
+};
+
+/// Output pixels made in one step of the vector kernel; rows are padded to a multiple.
+const LANES: usize = 8;
+/// Weights are split into two 16-bit halves for the vector kernel: `high * 2^11 + low`.
+const LOW_BITS: u32 = 11;
+
+/// The filter along x, laid out for the kernels.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Columns {
+    axis: Axis,
+    /// Byte at which each output pixel's filter begins, padded to a multiple of [`LANES`].
+    offsets: Vec<usize>,
+    /// Pairs of taps that cover the filter.
+    pairs: usize,
+    /// For two output pixels and a pair of taps: the weights' high halves, then their low halves, each as 16 values
+    /// `[a0, a1] * 4, [b0, b1] * 4`. Ordered by pixel, then pair.
+    packed: Vec<[[i16; 16]; 2]>,
+    /// Bytes a source row must have for the vector kernel.
+    reach: usize,
+}
+
+impl Columns {
+    pub(super) fn new(axis: &Axis) -> Self {
+        let width = axis.first.len();
+        let pairs = axis.taps.div_ceil(2).max(1);
+        let padded = width.next_multiple_of(LANES);
+        let last = axis.first.last().copied().unwrap_or(0);
+        let offsets: Vec<usize> = (0..padded).map(|x| axis.first.get(x).copied().unwrap_or(last) * 3).collect();
+        let weight = |x: usize, tap: usize| {
+            if x < width && tap < axis.taps { axis.weights[x * axis.taps + tap] } else { 0 }
+        };
+        let mut packed = Vec::with_capacity(padded / 2 * pairs);
+        for x in (0..padded).step_by(2) {
+            for pair in 0..pairs {
+                let part = |lane: usize, high: bool| {
+                    let weight = weight(x + lane / 8, pair * 2 + lane % 2);
+                    // At most 2^22, so both halves fit: 2^11 and below 2^11.
+                    (if high { weight >> LOW_BITS } else { weight & ((1 << LOW_BITS) - 1) }) as i16
+                };
+                packed.push([
+                    std::array::from_fn(|lane| part(lane, true)),
+                    std::array::from_fn(|lane| part(lane, false)),
+                ]);
+            }
+        }
+        let reach = offsets.iter().max().copied().unwrap_or(0) + (pairs - 1) * 6 + 16;
+        Self { axis: axis.clone(), offsets, pairs, packed, reach }
+    }
+
+    /// Values between the planes of a resized row.
+    pub(super) fn stride(&self) -> usize {
+        self.offsets.len()
+    }
+
+    /// Bytes [`Self::resize_row`] may read from the start of a row.
+    pub(super) fn reach(&self) -> usize {
+        self.reach
+    }
+
+    /// Resizes one row of RGB pixels to three planes of [`Self::stride`] levels. `source` has at least the row's bytes
+    /// and [`Self::reach`] bytes; what lies behind the row does not matter.
+    pub(super) fn resize_row(&self, source: &[u8], planes: &mut [u8]) {
+        assert!(source.len() >= self.reach && planes.len() == 3 * self.stride(), "rows have their full length");
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has AVX2, and the lengths were checked above.
+            unsafe { self.resize_row_avx2(source, planes) };
+            return;
+        }
+        self.resize_row_scalar(source, planes);
+    }
+
+    fn resize_row_scalar(&self, source: &[u8], planes: &mut [u8]) {
+        let (stride, taps) = (self.stride(), self.axis.taps);
+        for (x, (&first, weights)) in self.axis.first.iter().zip(self.axis.weights.chunks_exact(taps)).enumerate() {
+            let mut sums = [HALF; 3];
+            for (pixel, &weight) in source[first * 3..].as_chunks::<3>().0.iter().zip(weights) {
+                for (sum, &sample) in sums.iter_mut().zip(pixel) {
+                    *sum = sum.wrapping_add(weight.wrapping_mul(i32::from(sample)));
+                }
+            }
+            for (channel, sum) in sums.iter().enumerate() {
+                planes[channel * stride + x] = (sum >> WEIGHT_BITS) as u8;
+            }
+        }
+    }
+
+    /// The same sums, two pixels to a vector. A 128-bit lane holds one pixel's pair of taps as `[r0 r1 g0 g1 b0 b1 0 0]`,
+    /// which `pmaddwd` multiplies and adds in pairs; with the weights in two 16-bit halves every product is exact.
+    ///
+    /// # Safety
+    /// `source` has at least `reach` bytes and `planes` exactly `3 * stride`.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    unsafe fn resize_row_avx2(&self, source: &[u8], planes: &mut [u8]) {
+        use std::arch::x86_64::*;
+
+        let stride = self.stride();
+        let spread =
+            _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1));
+        let gather = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+        let half = _mm256_set1_epi32(HALF);
+        let (red, rest) = planes.split_at_mut(stride);
+        let (green, blue) = rest.split_at_mut(stride);
+        let steps = self.offsets.as_chunks::<LANES>().0.iter().zip(self.packed.chunks_exact(LANES / 2 * self.pairs));
+        let targets = red
+            .as_chunks_mut::<LANES>()
+            .0
+            .iter_mut()
+            .zip(green.as_chunks_mut::<LANES>().0)
+            .zip(blue.as_chunks_mut::<LANES>().0);
+        for ((offsets, weights), ((red, green), blue)) in steps.zip(targets) {
+            let mut levels = [_mm256_setzero_si256(); LANES / 2];
+            for (two, level) in levels.iter_mut().enumerate() {
+                let (mut high, mut low) = (_mm256_setzero_si256(), half);
+                for pair in 0..self.pairs {
+                    // SAFETY: `reach` is at least every offset plus the pairs before this one plus these 16 bytes; the
+                    // weights are arrays of 32 bytes.
+                    let (pixels, high_weights, low_weights) = unsafe {
+                        let a = source.as_ptr().add(offsets[2 * two] + pair * 6).cast::<__m128i>();
+                        let b = source.as_ptr().add(offsets[2 * two + 1] + pair * 6).cast::<__m128i>();
+                        let [high, low] = weights.get_unchecked(two * self.pairs + pair);
+                        (
+                            _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(a)), _mm_loadu_si128(b), 1),
+                            _mm256_loadu_si256(high.as_ptr().cast()),
+                            _mm256_loadu_si256(low.as_ptr().cast()),
+                        )
+                    };
+                    let samples = _mm256_shuffle_epi8(pixels, spread);
+                    high = _mm256_add_epi32(high, _mm256_madd_epi16(samples, high_weights));
+                    low = _mm256_add_epi32(low, _mm256_madd_epi16(samples, low_weights));
+                }
+                let sum = _mm256_add_epi32(_mm256_slli_epi32(high, LOW_BITS as i32), low);
+                *level = _mm256_srli_epi32(sum, WEIGHT_BITS as i32);
+            }
+            // Pixels A..H: lanes [A C E G] and [B D F H] of rgb0, then the same as r r r r g g g g b b b b.
+            let bytes = _mm256_packus_epi16(
+                _mm256_packus_epi32(levels[0], levels[1]),
+                _mm256_packus_epi32(levels[2], levels[3]),
+            );
+            let sorted = _mm256_shuffle_epi8(bytes, gather);
+            let (even, odd) = (_mm256_castsi256_si128(sorted), _mm256_extracti128_si256(sorted, 1));
+            let red_green = _mm_unpacklo_epi8(even, odd);
+            *red = _mm_cvtsi128_si64(red_green).to_le_bytes();
+            *green = _mm_extract_epi64(red_green, 1).to_le_bytes();
+            *blue = _mm_cvtsi128_si64(_mm_unpackhi_epi8(even, odd)).to_le_bytes();
+        }
+    }
+}
+
+multiversioned! {
+    /// Blends rows of levels, rounds to a level, and turns it into a value. All rows are as long as `target`.
+    pub(super) fn blend<const N: usize>(
+        rows: [&[u8]; N],
+        weights: [i32; N],
+        scale: f32,
+        offset: f32,
+        target: &mut [f32],
+    ) {
+        let rows = rows.map(|row| &row[..target.len()]);
+        for (x, value) in target.iter_mut().enumerate() {
+            let mut sum = HALF;
+            for (row, weight) in rows.iter().zip(weights) {
+                sum = sum.wrapping_add(weight.wrapping_mul(i32::from(row[x])));
+            }
+            *value = (sum >> WEIGHT_BITS) as f32 * scale + offset;
+        }
+    }
+}
+
+multiversioned! {
+    /// Adds a weighted row of levels to `sums`.
+    pub(super) fn blend_many(row: &[u8], weight: i32, sums: &mut [i32]) {
+        for (sum, &level) in sums.iter_mut().zip(row) {
+            *sum = sum.wrapping_add(weight.wrapping_mul(i32::from(level)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// The kernels agree to the bit, whatever the sizes, and read nothing that matters behind the row.
+        #[test]
+        fn the_vector_kernel_equals_the_scalar_one(
+            input in 1u32..300, output in 1u32..300, seed in any::<u64>(), behind in any::<u8>(),
+        ) {
+            let columns = Columns::new(&Axis::new(input, output));
+            let bytes = input as usize * 3;
+            let sample = |at: usize| (seed.wrapping_mul(at as u64 * 2 + 1) >> 40) as u8;
+            let mut source: Vec<u8> = (0..bytes).map(sample).collect();
+            source.resize(columns.reach().max(bytes), behind);
+            let mut expected = vec![0; 3 * columns.stride()];
+            columns.resize_row_scalar(&source, &mut expected);
+            let mut found = vec![0; 3 * columns.stride()];
+            columns.resize_row(&source, &mut found);
+            for channel in 0..3 {
+                let plane = channel * columns.stride()..channel * columns.stride() + output as usize;
+                prop_assert_eq!(&found[plane.clone()], &expected[plane]);
+            }
+        }
+    }
+}

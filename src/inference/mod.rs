@@ -1,0 +1,24 @@
+//! Models: loading them, checking that they are what they claim to be, and running them.
+//!
+//! Nothing about a model file is assumed. Names, element types and shapes are read from the session and compared with
+//! the contract of the bundle's kind; a difference is an error that says what was expected and what was found.
+//! Reading order: [`bundle`] → [`ort`] → [`text`] → [`grounding_dino`] and [`sam`]; the traits behind which the models
+//! sit are in [`backend`].
+
+pub mod backend;
+pub mod bundle;
+mod contract;
+mod error;
+pub mod grounding_dino;
+pub mod ort;
+pub mod prune;
+pub mod sam;
+pub mod text;
+
+pub use backend::{Detector, ImageEmbedding, ImageEncoder, LowResMasks, MaskDecoder, PromptBatch, RawDetections};
+pub use bundle::{Bundle, BundleKind, Thresholds};
+pub use error::InferenceError;
+pub use grounding_dino::GroundingDino;
+pub use ort::{Model, ModelOptions, Provider, Runtime, Value};
+pub use sam::{SamImageEncoder, SamMaskDecoder};
+pub use text::{Caption, EncodedText, PhraseSpan, TextEncoder};

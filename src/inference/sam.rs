@@ -1,0 +1,182 @@
+//! Segment Anything (Kirillov et al. 2023) through ONNX: image encoder and mask decoder.
+//!
+//! - encoder: `pixel_values` f32[b,3,S,S] → `image_embeddings` f32[b,C,E,E];
+//! - decoder (`export_onnx_model.py` of the authors): `image_embeddings` f32[1,C,E,E], `point_coords` f32[B,N,2],
+//!   `point_labels` f32[B,N], `mask_input` f32[·,1,L,L], `has_mask_input` f32[·], `orig_im_size` f32[2] →
+//!   `masks` f32[B,M,H,W], `iou_predictions` f32[B,M], `low_res_masks` f32[B,M,L,L].
+//!
+//! Sizes are read from the files. `masks` is never computed (see [`super::prune`]): bringing M masks to image size inside
+//! the graph costs more than all the rest, bringing the one that is wanted there ourselves costs little.
+
+use super::{
+    Bundle, BundleKind, ImageEmbedding, ImageEncoder, InferenceError, LowResMasks, MaskDecoder, PromptBatch, contract,
+    contract::Dim,
+    ort::{Element, Input, Model, ModelOptions},
+};
+use crate::{
+    imaging::{Placement, Preprocessor, ResizeRule},
+    types::{ImageSize, RgbImage},
+};
+
+/// SAM's image encoder.
+pub struct SamImageEncoder {
+    model: Model,
+    preprocessor: Preprocessor,
+    side: usize,
+    pixels: Vec<f32>,
+    placement: Option<Placement>,
+}
+
+impl SamImageEncoder {
+    /// Loads the `image_encoder` file of a bundle and checks it.
+    ///
+    /// # Errors
+    /// When the bundle is of another kind, or the file is missing, broken or against the contract.
+    pub fn load(bundle: &Bundle, options: &ModelOptions) -> Result<Self, InferenceError> {
+        bundle.expect_kind(BundleKind::Sam)?;
+        let model = Model::load(bundle.file("image_encoder")?, &["image_embeddings"], options)?;
+        let pixels =
+            contract::input(&model, "pixel_values", Element::F32, &[Dim::Any, Dim::Is(3), Dim::Fixed, Dim::Fixed])?;
+        let side = pixels.shape.get(2).copied().flatten().unwrap_or_default();
+        contract::input(&model, "pixel_values", Element::F32, &[Dim::Any, Dim::Is(3), Dim::Is(side), Dim::Is(side)])?;
+        contract::no_other_inputs(&model, &["pixel_values"])?;
+        contract::output(&model, "image_embeddings", Element::F32, &[Dim::Any, Dim::Fixed, Dim::Fixed, Dim::Fixed])?;
+        let rule = ResizeRule::LongestSide { side: u32::try_from(side).unwrap_or(0) };
+        Ok(Self {
+            preprocessor: Preprocessor::new(bundle.preprocess(rule)),
+            pixels: vec![0.0; 3 * side * side],
+            placement: None,
+            model,
+            side,
+        })
+    }
+
+    /// Side of the encoder's square input.
+    #[must_use]
+    pub fn side(&self) -> usize {
+        self.side
+    }
+}
+
+impl ImageEncoder for SamImageEncoder {
+    fn prepare(&mut self, image: &RgbImage) -> Result<(), InferenceError> {
+        self.placement = None;
+        let placement = self
+            .preprocessor
+            .run(image, &mut self.pixels)
+            .map_err(|e| InferenceError::Preprocess(format!("{}: {e}", self.model.name())))?;
+        self.placement = Some(placement);
+        Ok(())
+    }
+
+    fn encode(&mut self) -> Result<ImageEmbedding, InferenceError> {
+        let Some(placement) = self.placement else {
+            return Err(InferenceError::Preprocess(format!("{}: no image was prepared", self.model.name())));
+        };
+        let shape = [1, 3, self.side, self.side];
+        let mut outputs = self.model.run(&[("pixel_values", Input::F32(&shape, &self.pixels))])?;
+        Ok(ImageEmbedding { value: outputs.take("image_embeddings")?, placement })
+    }
+}
+
+/// SAM's prompt encoder and mask decoder.
+pub struct SamMaskDecoder {
+    model: Model,
+    /// Side L of the low-resolution masks.
+    low_res: usize,
+    /// Masks per prompt M, where the file says.
+    masks: Option<usize>,
+    /// Whether the file takes more than one prompt per run.
+    batched: bool,
+    /// Zeros f32[1,1,L,L]: no mask prompt.
+    mask_input: Vec<f32>,
+}
+
+const DECODER_INPUTS: [&str; 6] =
+    ["image_embeddings", "point_coords", "point_labels", "mask_input", "has_mask_input", "orig_im_size"];
+
+impl SamMaskDecoder {
+    /// Loads the `mask_decoder` file of a bundle and checks it.
+    ///
+    /// # Errors
+    /// When the bundle is of another kind, or the file is missing, broken or against the contract.
+    pub fn load(bundle: &Bundle, options: &ModelOptions) -> Result<Self, InferenceError> {
+        bundle.expect_kind(BundleKind::Sam)?;
+        let model = Model::load(bundle.file("mask_decoder")?, &["low_res_masks", "iou_predictions"], options)?;
+        contract::input(&model, "image_embeddings", Element::F32, &[Dim::Is(1), Dim::Fixed, Dim::Fixed, Dim::Fixed])?;
+        let coords = contract::input(&model, "point_coords", Element::F32, &[Dim::Any, Dim::Any, Dim::Is(2)])?;
+        let batched = coords.shape.first() == Some(&None);
+        contract::input(&model, "point_labels", Element::F32, &[Dim::Any, Dim::Any])?;
+        let mask =
+            contract::input(&model, "mask_input", Element::F32, &[Dim::Any, Dim::Is(1), Dim::Fixed, Dim::Fixed])?;
+        let low_res = mask.shape.get(2).copied().flatten().unwrap_or_default();
+        contract::input(
+            &model,
+            "mask_input",
+            Element::F32,
+            &[Dim::Is(1), Dim::Is(1), Dim::Is(low_res), Dim::Is(low_res)],
+        )?;
+        contract::input(&model, "has_mask_input", Element::F32, &[Dim::Is(1)])?;
+        contract::input(&model, "orig_im_size", Element::F32, &[Dim::Is(2)])?;
+        contract::no_other_inputs(&model, &DECODER_INPUTS)?;
+        let scores = contract::output(&model, "iou_predictions", Element::F32, &[Dim::Any, Dim::Any])?;
+        let masks = scores.shape.get(1).copied().flatten();
+        contract::output(
+            &model,
+            "low_res_masks",
+            Element::F32,
+            &[Dim::Any, masks.map_or(Dim::Any, Dim::Is), Dim::Is(low_res), Dim::Is(low_res)],
+        )?;
+        Ok(Self { model, low_res, masks, batched, mask_input: vec![0.0; low_res * low_res] })
+    }
+}
+
+impl MaskDecoder for SamMaskDecoder {
+    fn max_batch(&self) -> usize {
+        if self.batched { usize::MAX } else { 1 }
+    }
+
+    fn decode(
+        &mut self,
+        embedding: &ImageEmbedding,
+        image: ImageSize,
+        prompts: &PromptBatch,
+        out: &mut LowResMasks,
+    ) -> Result<(), InferenceError> {
+        let side = self.low_res;
+        let mut outputs = self.model.run(&[
+            ("image_embeddings", Input::Value(&embedding.value)),
+            ("point_coords", Input::F32(&[prompts.prompts, prompts.points, 2], &prompts.coords)),
+            ("point_labels", Input::F32(&[prompts.prompts, prompts.points], &prompts.labels)),
+            ("mask_input", Input::F32(&[1, 1, side, side], &self.mask_input)),
+            ("has_mask_input", Input::F32(&[1], &[0.0])),
+            ("orig_im_size", Input::F32(&[2], &[image.height as f32, image.width as f32])),
+        ])?;
+        let (scores_shape, scores) = outputs.f32("iou_predictions")?;
+        let masks = self.masks.unwrap_or_else(|| scores.len().checked_div(prompts.prompts).unwrap_or(0));
+        contract::shape(outputs.model(), "iou_predictions", scores_shape, &[prompts.prompts, masks])?;
+        let (masks_shape, _) = outputs.f32("low_res_masks")?;
+        contract::shape(outputs.model(), "low_res_masks", masks_shape, &[prompts.prompts, masks, side, side])?;
+        out.side = side;
+        out.masks = masks;
+        out.chosen.clear();
+        out.chosen.extend(scores.chunks_exact(masks.max(1)).map(|scores| {
+            let mask = choose_mask(scores, prompts.ambiguous);
+            (mask, scores.get(mask).copied().unwrap_or_default())
+        }));
+        out.logits = Some(outputs.take("low_res_masks")?);
+        Ok(())
+    }
+}
+
+/// Which of a prompt's masks to take, as SAM's authors advise: the first (trained for unambiguous prompts) for a box or
+/// several points, and the best by predicted IoU of the others for a single, ambiguous point. Files with a single mask
+/// leave no choice.
+#[must_use]
+pub fn choose_mask(scores: &[f32], ambiguous: bool) -> usize {
+    if !ambiguous || scores.len() < 2 {
+        return 0;
+    }
+    let best = scores.iter().enumerate().skip(1).max_by(|a, b| a.1.total_cmp(b.1));
+    best.map_or(0, |(index, _)| index)
+}

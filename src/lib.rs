@@ -1,0 +1,25 @@
+//! Scenelex: camera images in, labelled instance masks out, with a class list that changes while it runs.
+//!
+//! To follow one frame from the camera topic to the published masks, read in this order:
+//!
+//! 1. [`ros::node`] wires topics, threads and the pipeline; nothing else does.
+//! 2. `ros::intake` turns a received message into a [`types::CameraImage`] and puts it into the
+//!    [`pipeline::LatestSlot`]: the newest image wins, what it replaces is counted.
+//! 3. [`pipeline::Pipeline::process`] is the whole frame, and knows no ROS: decode, detect beside SAM's image encoder,
+//!    phrases to classes, prompts, masks, overlaps.
+//! 4. [`imaging`] decodes pixel encodings, resizes as the models were trained with, and turns masks into run lengths.
+//! 5. [`inference`] holds the bundles and the three models behind traits; `inference::ort` alone knows ONNX Runtime.
+//! 6. [`pipeline::PreparedVocabulary`] is the class list with its text already encoded; a thread of its own makes the
+//!    next one and swaps a pointer between two frames.
+//! 7. `ros::outputs` encodes each result once and publishes it; [`ros::transport`] is the port beneath.
+//!
+//! Imports point one way: `types ← imaging ← inference ← pipeline ← {ros, replay} ← commands`; [`vocabulary`] (reading
+//! class lists) imports `types` only.
+
+pub mod imaging;
+pub mod inference;
+pub mod pipeline;
+pub mod replay;
+pub mod ros;
+pub mod types;
+pub mod vocabulary;

@@ -1,0 +1,7 @@
+//! The `scenelex` command: the node, and the tools around it. See `scenelex --help`.
+
+mod commands;
+
+fn main() -> std::process::ExitCode {
+    commands::run()
+}

@@ -1,0 +1,164 @@
+//! How frames are processed.
+
+use crate::inference::{ModelOptions, Provider, Thresholds};
+
+/// How a detection gets its phrase.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LabelRule {
+    /// Hugging Face's rule: a query is kept when its best token is above the box threshold, and its label is made of all
+    /// tokens above the text threshold. Labels whose tokens do not all come from one phrase stay unlabelled.
+    TokenLabels,
+    /// Each query takes the phrase with the highest score; the score of a phrase is the *maximum* over its tokens. This
+    /// is Scenelex's own rule (Grounding DINO's demo takes the mean over a span); it never mixes phrases.
+    #[default]
+    PhraseSpans,
+}
+
+/// Threads and place of each model. Fixed when the models are loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Execution {
+    /// Threads of the detector.
+    pub detector_threads: usize,
+    /// Threads of the SAM image encoder, which runs beside the detector.
+    pub encoder_threads: usize,
+    /// Threads of the SAM mask decoder. On the processor they belong to several sessions, which share a frame's objects.
+    pub decoder_threads: usize,
+    /// Threads that bring masks to image size, the frame's own included.
+    pub resolve_threads: usize,
+    /// Where the models run.
+    pub provider: Provider,
+}
+
+impl Default for Execution {
+    /// For a processor: the detector and the image encoder share the cores, then the mask decoder has them all.
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            detector_threads: cores.div_ceil(2),
+            encoder_threads: (cores / 2).max(1),
+            decoder_threads: cores,
+            resolve_threads: cores.min(4),
+            provider: Provider::Cpu,
+        }
+    }
+}
+
+/// More sessions of the mask decoder than this would only take memory: a frame has few objects.
+const MAX_DECODER_SESSIONS: usize = 4;
+
+impl Execution {
+    /// Sessions of the mask decoder, and the threads of each. A graphics processor is best served by one.
+    pub(super) fn decoder_sessions(&self) -> (usize, usize) {
+        let sessions = match self.provider {
+            Provider::Cpu => self.decoder_threads.clamp(1, MAX_DECODER_SESSIONS),
+            Provider::Cuda { .. } | Provider::TensorRt { .. } => 1,
+        };
+        (sessions, self.decoder_threads / sessions)
+    }
+
+    pub(super) fn model(&self, intra_threads: usize) -> ModelOptions {
+        ModelOptions { intra_threads, spinning: false, provider: self.provider }
+    }
+}
+
+/// How frames are processed. Everything but [`Execution`] may change between two frames.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PipelineConfig {
+    /// Detections with a score above it are kept.
+    pub box_threshold: f32,
+    /// Tokens above it make the label ([`LabelRule::TokenLabels`] only).
+    pub text_threshold: f32,
+    /// Detections of one class whose boxes overlap more than this are one object.
+    pub nms_iou: f32,
+    /// Most point prompts per object.
+    pub n_points: usize,
+    /// Whether points are given to the mask decoder.
+    pub use_points: bool,
+    /// Whether the box is given to the mask decoder.
+    pub use_box: bool,
+    /// How a detection gets its phrase.
+    pub label_rule: LabelRule,
+    /// Most objects per frame, the best by score.
+    pub max_objects: usize,
+    /// Most objects per run of the mask decoder.
+    pub mask_batch: usize,
+    /// Threads and place of each model.
+    pub execution: Execution,
+}
+
+impl Default for PipelineConfig {
+    fn default() -> Self {
+        Self::with_thresholds(&Thresholds::default())
+    }
+}
+
+/// A value of [`PipelineConfig`] that cannot be used.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{name}: {reason}")]
+pub struct ConfigError {
+    /// Field.
+    pub name: &'static str,
+    /// Why.
+    pub reason: String,
+}
+
+impl PipelineConfig {
+    /// Defaults with the thresholds a detector ships with.
+    #[must_use]
+    pub fn with_thresholds(thresholds: &Thresholds) -> Self {
+        Self {
+            box_threshold: thresholds.box_threshold,
+            text_threshold: thresholds.text_threshold,
+            nms_iou: thresholds.nms_iou,
+            n_points: 20,
+            use_points: true,
+            use_box: true,
+            label_rule: LabelRule::default(),
+            max_objects: 64,
+            mask_batch: 8,
+            execution: Execution::default(),
+        }
+    }
+
+    /// Checks ranges.
+    ///
+    /// # Errors
+    /// The first field that is out of range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let error = |name, reason: &str| Err(ConfigError { name, reason: reason.to_owned() });
+        for (name, value) in
+            [("box_threshold", self.box_threshold), ("text_threshold", self.text_threshold), ("nms_iou", self.nms_iou)]
+        {
+            if !(0.0..=1.0).contains(&value) {
+                return error(name, &format!("must be in [0, 1], is {value}"));
+            }
+        }
+        if !self.use_points && !self.use_box {
+            return error("use_points", "at least one of use_points and use_box must be true");
+        }
+        if self.use_points && self.n_points == 0 {
+            return error("n_points", "must be at least 1 when use_points is true");
+        }
+        if self.n_points > MAX_POINTS {
+            return error("n_points", &format!("must be at most {MAX_POINTS}, is {}", self.n_points));
+        }
+        if self.max_objects == 0 || self.max_objects > MAX_OBJECTS {
+            return error("max_objects", &format!("must be 1 to {MAX_OBJECTS}, is {}", self.max_objects));
+        }
+        if self.mask_batch == 0 {
+            return error("mask_batch", "must be at least 1");
+        }
+        let threads = self.execution.resolve_threads;
+        if threads == 0 || threads > MAX_THREADS {
+            return error("resolve_threads", &format!("must be 1 to {MAX_THREADS}, is {threads}"));
+        }
+        Ok(())
+    }
+}
+
+/// Bound of `resolve_threads`.
+const MAX_THREADS: usize = 64;
+/// Bound of `n_points`.
+pub const MAX_POINTS: usize = 256;
+/// Bound of `max_objects`; instance ids are 16 bits.
+pub const MAX_OBJECTS: usize = 1024;

@@ -1,0 +1,71 @@
+//! The thread that owns the SAM image encoder, so that it runs beside the detector.
+
+use std::{
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+
+use super::FrameError;
+use crate::{
+    inference::{ImageEmbedding, ImageEncoder, InferenceError},
+    types::RgbImage,
+};
+
+/// What the encoder made of one image.
+pub(super) struct Encoded {
+    pub embedding: Result<ImageEmbedding, InferenceError>,
+    pub prepare: Duration,
+    pub encode: Duration,
+}
+
+/// Handle on the encoder's thread. At most one image is under way.
+pub(super) struct EncoderThread {
+    images: Option<Sender<Arc<RgbImage>>>,
+    results: Receiver<Encoded>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl EncoderThread {
+    pub fn start(mut encoder: Box<dyn ImageEncoder>) -> std::io::Result<Self> {
+        let (images, incoming) = bounded::<Arc<RgbImage>>(1);
+        let (outgoing, results) = bounded(1);
+        let thread = std::thread::Builder::new().name("sam-encoder".into()).spawn(move || {
+            for image in incoming {
+                let start = Instant::now();
+                let prepared = encoder.prepare(&image);
+                // Given back before the result is sent: the frame loop decodes the next image into the same buffer.
+                drop(image);
+                let prepare = start.elapsed();
+                let embedding = prepared.and_then(|()| encoder.encode());
+                let encode = start.elapsed().saturating_sub(prepare);
+                if outgoing.send(Encoded { embedding, prepare, encode }).is_err() {
+                    break;
+                }
+            }
+        })?;
+        Ok(Self { images: Some(images), results, thread: Some(thread) })
+    }
+
+    /// Hands an image over. Every successful call must be followed by one to [`Self::finish`].
+    pub fn begin(&self, image: Arc<RgbImage>) -> Result<(), FrameError> {
+        let images = self.images.as_ref().ok_or(FrameError::ThreadEnded("image encoder"))?;
+        images.send(image).map_err(|_| FrameError::ThreadEnded("image encoder"))
+    }
+
+    /// Waits for the image under way.
+    pub fn finish(&self) -> Result<Encoded, FrameError> {
+        self.results.recv().map_err(|_| FrameError::ThreadEnded("image encoder"))
+    }
+}
+
+impl Drop for EncoderThread {
+    fn drop(&mut self) {
+        drop(self.images.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

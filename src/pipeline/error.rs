@@ -1,0 +1,47 @@
+//! Why a frame has no result.
+
+use crate::{imaging::DecodeError, inference::InferenceError, pipeline::ConfigError};
+
+/// An error of one frame. The pipeline is ready for the next one afterwards.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The image cannot be decoded.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// A model failed.
+    #[error(transparent)]
+    Inference(#[from] InferenceError),
+    /// A mask could not be brought to image size.
+    #[error("mask: {0}")]
+    Resolve(String),
+    /// A thread of the pipeline is gone.
+    #[error("the thread of the {0} has ended")]
+    ThreadEnded(&'static str),
+}
+
+impl FrameError {
+    /// Name of the kind of error, for counting.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Decode(error) => error.kind(),
+            Self::Inference(_) => "inference",
+            Self::Resolve(_) => "resolve",
+            Self::ThreadEnded(_) => "thread",
+        }
+    }
+}
+
+/// Why a pipeline could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// A model could not be loaded.
+    #[error(transparent)]
+    Inference(#[from] InferenceError),
+    /// The configuration is invalid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A thread could not be started.
+    #[error("thread: {0}")]
+    Thread(#[from] std::io::Error),
+}

@@ -1,0 +1,26 @@
+//! The frame loop's work, without any middleware: image and vocabulary in, labelled masks out.
+//!
+//! Reading order: [`frame`] (one frame from start to end) → [`postprocess`] (which queries are kept and what they are
+//! called) → [`prompts`] → `decode` (the mask decoder's sessions) → `resolve` (masks to images). [`vocabulary`] is the second, slow loop; [`latest`]
+//! the slot through which cameras feed the first.
+
+mod config;
+mod decode;
+mod encoder;
+mod error;
+pub mod frame;
+pub mod latest;
+pub mod postprocess;
+mod prepared;
+pub mod prompts;
+mod resolve;
+pub mod statistics;
+pub mod vocabulary;
+
+pub use config::{ConfigError, Execution, LabelRule, PipelineConfig};
+pub use error::{FrameError, PipelineError};
+pub use frame::{Models, Pipeline};
+pub use latest::{LatestSlot, Put, Take};
+pub use prepared::{Phrase, PreparedVocabulary};
+pub use statistics::{Percentiles, Snapshot, Stage, Statistics};
+pub use vocabulary::{VocabularyError, VocabularyHandle, VocabularyRequest, VocabularyWorker};

@@ -1,0 +1,345 @@
+//! From low-resolution logits to objects: masks at image size, run lengths, and the one image in which overlaps are
+//! resolved.
+//!
+//! Bringing masks to image size is work per object, so helper threads share it, and it starts while the mask decoder is
+//! still busy with the next batch.
+
+use std::{sync::Arc, thread::JoinHandle};
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+
+use super::{FrameError, config::MAX_OBJECTS};
+use crate::{
+    imaging::{MaskError, MaskUpscaler, Placement, RunLengthEncoder},
+    inference::{InferenceError, LowResMasks},
+    types::{BinaryMask, FrameResult, ImageSize, LabeledInstance, PixelRect, RunLengths, UNLABELLED},
+};
+
+/// One object on its way through the resolver. The buffers go round and round.
+#[derive(Debug, Default)]
+pub(super) struct ObjectMask {
+    /// Index of the detection.
+    pub detection: usize,
+    /// Predicted IoU.
+    pub score: f32,
+    mask: BinaryMask,
+    runs: RunLengths,
+}
+
+/// What a thread is asked to do.
+enum Job {
+    Mask(MaskJob),
+    Clear(Canvas),
+}
+
+struct MaskJob {
+    masks: Arc<LowResMasks>,
+    prompt: usize,
+    placement: Placement,
+    object: ObjectMask,
+}
+
+enum Done {
+    Mask(ObjectMask, Result<(), ResolveError>),
+    Clear(Canvas),
+}
+
+/// The semantic and the instance image of a result, while they are made.
+#[derive(Default)]
+struct Canvas {
+    image: ImageSize,
+    semantic: Vec<u16>,
+    instance_ids: Vec<u16>,
+}
+
+impl Canvas {
+    /// No object anywhere.
+    fn clear(&mut self) {
+        for (pixels, value) in [(&mut self.semantic, UNLABELLED), (&mut self.instance_ids, 0)] {
+            pixels.clear();
+            pixels.resize(self.image.area(), value);
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ResolveError {
+    #[error(transparent)]
+    Mask(#[from] MaskError),
+    #[error(transparent)]
+    Inference(#[from] InferenceError),
+}
+
+/// Upscales masks on several threads.
+pub(super) struct Resolver {
+    jobs: Option<Sender<Job>>,
+    waiting: Receiver<Job>,
+    done: Receiver<Done>,
+    threads: Vec<JoinHandle<()>>,
+    own: Worker,
+    spare: Vec<ObjectMask>,
+    finished: Vec<ObjectMask>,
+    /// Run lengths of earlier results, for their room.
+    retired: Vec<RunLengths>,
+    pending: usize,
+}
+
+/// What each thread needs to itself.
+#[derive(Default)]
+struct Worker {
+    upscaler: MaskUpscaler,
+    runs: RunLengthEncoder,
+}
+
+impl Worker {
+    fn run(&mut self, job: Job) -> Done {
+        let MaskJob { masks, prompt, placement, mut object } = match job {
+            Job::Mask(job) => job,
+            Job::Clear(mut canvas) => {
+                canvas.clear();
+                return Done::Clear(canvas);
+            }
+        };
+        let result = self.resolve(&masks, prompt, &placement, &mut object);
+        // Before the result is handed back: the frame loop reuses the batch once every object of it is done.
+        drop(masks);
+        Done::Mask(object, result)
+    }
+
+    fn resolve(
+        &mut self,
+        masks: &LowResMasks,
+        prompt: usize,
+        placement: &Placement,
+        object: &mut ObjectMask,
+    ) -> Result<(), ResolveError> {
+        match masks.mask(prompt)? {
+            Some((logits, score)) => {
+                let side = u32::try_from(masks.side).unwrap_or(u32::MAX);
+                self.upscaler.upscale(logits, side, placement, None, &mut object.mask)?;
+                object.score = score;
+            }
+            None => {
+                object.mask.reset(placement.image);
+                object.score = 0.0;
+            }
+        }
+        self.runs.encode(&object.mask, &mut object.runs);
+        Ok(())
+    }
+}
+
+impl Resolver {
+    /// `threads` includes the calling one.
+    pub fn start(threads: usize) -> std::io::Result<Self> {
+        let (jobs, waiting) = bounded::<Job>(MAX_OBJECTS + 1);
+        let (done_sender, done) = bounded(MAX_OBJECTS + 1);
+        let mut handles = Vec::new();
+        for index in 1..threads {
+            let (waiting, finished) = (waiting.clone(), done_sender.clone());
+            let thread = std::thread::Builder::new().name(format!("mask-{index}")).spawn(move || {
+                let mut worker = Worker::default();
+                for job in waiting {
+                    if finished.send(worker.run(job)).is_err() {
+                        break;
+                    }
+                }
+            })?;
+            handles.push(thread);
+        }
+        Ok(Self {
+            jobs: Some(jobs),
+            waiting,
+            done,
+            threads: handles,
+            own: Worker::default(),
+            spare: Vec::new(),
+            finished: Vec::new(),
+            retired: Vec::new(),
+            pending: 0,
+        })
+    }
+
+    /// Queues one object of a decoded batch; a helper thread may start on it at once.
+    pub fn queue(&mut self, masks: &Arc<LowResMasks>, prompt: usize, detection: usize, placement: Placement) {
+        let mut object = self.spare.pop().unwrap_or_default();
+        object.detection = detection;
+        let job = Job::Mask(MaskJob { masks: Arc::clone(masks), prompt, placement, object });
+        // The queue holds every object of a frame (`max_objects` is bounded by the same number), so this cannot block.
+        if self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok()) {
+            self.pending += 1;
+        }
+    }
+
+    /// Takes part in the work until every queued object is done. Fails with the first error, after all are back.
+    pub fn finish(&mut self) -> Result<(), FrameError> {
+        let mut failure = None;
+        while self.pending > 0 {
+            // Nothing else is under way: `finish_clear` came before the first object.
+            let Done::Mask(object, result) = self.one_done()? else { continue };
+            self.pending -= 1;
+            match result {
+                Ok(()) => self.finished.push(object),
+                Err(error) => {
+                    self.spare.push(object);
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        match failure {
+            None => Ok(()),
+            Some(error) => {
+                self.spare.append(&mut self.finished);
+                Err(FrameError::Resolve(error.to_string()))
+            }
+        }
+    }
+
+    /// Does one waiting job, or waits for one that another thread is at.
+    fn one_done(&mut self) -> Result<Done, FrameError> {
+        match self.waiting.try_recv() {
+            Ok(job) => Ok(self.own.run(job)),
+            Err(_) => self.done.recv().map_err(|_| FrameError::ThreadEnded("masks")),
+        }
+    }
+
+    /// Begins to make `out` the result of an image without objects, on another thread if there is one that is free: the
+    /// models are still to run. [`Self::finish_clear`] must follow.
+    pub fn begin_clear(&mut self, image: ImageSize, out: &mut FrameResult) {
+        self.retired.extend(out.instances.drain(..).map(|instance| instance.mask));
+        out.size = image;
+        let (semantic, instance_ids) = (std::mem::take(&mut out.semantic), std::mem::take(&mut out.instance_ids));
+        let canvas = Canvas { image, semantic, instance_ids };
+        if let Some(jobs) = &self.jobs {
+            // Cannot fail: the other end of the channel is held here, and the queue is empty between frames.
+            let _ = jobs.try_send(Job::Clear(canvas));
+        }
+    }
+
+    /// Waits until `out` is cleared.
+    pub fn finish_clear(&mut self, out: &mut FrameResult) -> Result<(), FrameError> {
+        if let Done::Clear(canvas) = self.one_done()? {
+            (out.semantic, out.instance_ids) = (canvas.semantic, canvas.instance_ids);
+        }
+        Ok(())
+    }
+
+    /// Writes the finished objects to a cleared `out`: instances by falling mask score, and the semantic and instance
+    /// images, in which a pixel belongs to the best mask that covers it. `instance` makes the labelled part of an object.
+    ///
+    /// Objects without a pixel are left out.
+    pub fn assemble(
+        &mut self,
+        out: &mut FrameResult,
+        mut instance: impl FnMut(&ObjectMask) -> Option<LabeledInstance>,
+    ) {
+        self.finished.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.detection.cmp(&b.detection)));
+        for object in &mut self.finished {
+            if object.runs.counts.len() < 2 {
+                continue;
+            }
+            let Some(mut labelled) = instance(object) else { continue };
+            labelled.instance_id = u32::try_from(out.instances.len() + 1).unwrap_or(u32::MAX);
+            labelled.mask = std::mem::replace(&mut object.runs, self.retired.pop().unwrap_or_default());
+            // Best first: a pixel already taken stays with the better mask.
+            paint(&object.mask, labelled.instance_id, labelled.class_id, out);
+            out.instances.push(labelled);
+        }
+        self.spare.append(&mut self.finished);
+    }
+}
+
+impl Drop for Resolver {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Gives the free pixels of `mask` to an object.
+fn paint(mask: &BinaryMask, instance_id: u32, class_id: u16, out: &mut FrameResult) {
+    let PixelRect { x0, x1, y0, y1 } = mask.bounds();
+    let width = mask.size().width as usize;
+    let id = u16::try_from(instance_id).unwrap_or(u16::MAX);
+    for y in y0..y1 {
+        let row = y as usize * width;
+        let span = row + x0 as usize..row + x1 as usize;
+        let (Some(ids), Some(classes)) = (out.instance_ids.get_mut(span.clone()), out.semantic.get_mut(span)) else {
+            return;
+        };
+        for ((&bit, pixel), class) in mask.row_in_bounds(y).iter().zip(ids).zip(classes) {
+            let free = bit != 0 && *pixel == 0;
+            *pixel = if free { id } else { *pixel };
+            *class = if free { class_id } else { *class };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inference::Value;
+
+    const SIDE: usize = 8;
+
+    /// Logits of a mask that covers cells `x0..x1` of every row, cell for cell as wide as `SCALE` image pixels.
+    fn columns(x0: usize, x1: usize) -> Vec<f32> {
+        (0..SIDE * SIDE).map(|i| if (x0..x1).contains(&(i % SIDE)) { 4.0 } else { -4.0 }).collect()
+    }
+
+    fn object(detection: usize) -> Option<LabeledInstance> {
+        Some(LabeledInstance {
+            instance_id: 0,
+            class_id: 10 + detection as u16,
+            label: "x".into(),
+            phrase: "x".into(),
+            score: 0.5,
+            mask_score: 0.0,
+            bbox: crate::types::PixelBox::default(),
+            mask: RunLengths::default(),
+        })
+    }
+
+    #[test]
+    fn a_pixel_belongs_to_the_best_mask_that_covers_it() {
+        let image = ImageSize::new(SIDE as u32 * 4, SIDE as u32 * 4);
+        let placement = Placement { image, resized: image, input: image };
+        // Detection 0 covers columns 0..5 with a middling score, 1 columns 3..8 with the best, 2 all of it with the
+        // worst, and 3 nothing.
+        let masks = [columns(0, 5), columns(3, 8), columns(0, 8), columns(0, 0)];
+        let logits = Value::from_f32(&[4, 1, SIDE, SIDE], masks.concat()).unwrap();
+        let scores = [0.7, 0.9, 0.2, 0.99];
+        let batch = Arc::new(LowResMasks {
+            side: SIDE,
+            masks: 1,
+            logits: Some(logits),
+            chosen: scores.iter().map(|&s| (0, s)).collect(),
+        });
+        for threads in [1, 3] {
+            let mut resolver = Resolver::start(threads).unwrap();
+            let mut out = FrameResult::default();
+            for round in 0..3 {
+                resolver.begin_clear(image, &mut out);
+                resolver.finish_clear(&mut out).unwrap();
+                for prompt in 0..4 {
+                    resolver.queue(&batch, prompt, prompt, placement);
+                }
+                resolver.finish().unwrap();
+                assert_eq!(Arc::strong_count(&batch), 1, "the batch can be reused once all objects are done");
+                resolver.assemble(&mut out, |o| object(o.detection));
+                let classes: Vec<u16> = out.instances.iter().map(|i| i.class_id).collect();
+                assert_eq!(classes, [11, 10, 12], "by mask score, the empty one left out (round {round})");
+                let width = image.width as usize;
+                for (x, expected) in [(1, (2, 10)), (10, (2, 10)), (15, (1, 11)), (30, (1, 11))] {
+                    let pixel = 16 * width + x;
+                    assert_eq!((out.instance_ids[pixel], out.semantic[pixel]), expected, "column {x}");
+                }
+                let whole = &out.instances[2];
+                assert_eq!(whole.mask.area() as usize, image.area(), "an object's own mask keeps its overlaps");
+                assert!(!out.instance_ids.contains(&whole.instance_id.try_into().unwrap()));
+            }
+        }
+    }
+}

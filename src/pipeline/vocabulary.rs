@@ -1,0 +1,187 @@
+//! The vocabulary loop: class lists in, encoded vocabularies out, off the frame path.
+//!
+//! One thread (`vocabulary`) owns the text encoder. It builds and encodes each requested class list and then swaps it in
+//! as a whole; the frame loop picks up whatever is current when a frame starts and never waits.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::SystemTime,
+};
+
+use arc_swap::ArcSwap;
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+
+use super::PreparedVocabulary;
+use crate::{
+    inference::{InferenceError, TextEncoder},
+    types::{Header, VocabularySource},
+    vocabulary::{ClassSpec, ListError, VocabularyBuilder, VocabularyLimits},
+};
+
+/// Requests that may wait; more means that somebody floods the topic.
+const WAITING_REQUESTS: usize = 8;
+/// Changes a listener may be behind; older ones are dropped, the newest is what counts.
+const WAITING_CHANGES: usize = 4;
+
+/// A wish for a new class list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VocabularyRequest {
+    /// The classes.
+    pub classes: Vec<ClassSpec>,
+    /// Who asks.
+    pub source: VocabularySource,
+    /// Header of the message that asked; default where there was none.
+    pub header: Header,
+}
+
+/// Why a class list did not become a vocabulary. The one in use stays.
+#[derive(Debug, thiserror::Error)]
+pub enum VocabularyError {
+    /// The list itself is at fault.
+    #[error(transparent)]
+    List(#[from] ListError),
+    /// It could not be encoded.
+    #[error(transparent)]
+    Encoding(#[from] InferenceError),
+    /// Too many requests are waiting.
+    #[error("too many vocabulary requests are waiting")]
+    Busy,
+    /// The worker has ended.
+    #[error("the vocabulary worker has ended")]
+    Closed,
+}
+
+/// What is current, for readers. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct VocabularyHandle {
+    shared: Arc<Shared>,
+}
+
+/// Both ends: when it is full the oldest change is taken out at the other end.
+type Listener = (Sender<Arc<PreparedVocabulary>>, Receiver<Arc<PreparedVocabulary>>);
+
+#[derive(Debug)]
+struct Shared {
+    current: ArcSwap<PreparedVocabulary>,
+    listeners: Mutex<Vec<Listener>>,
+}
+
+impl VocabularyHandle {
+    /// A handle on a vocabulary that nobody changes; for one-shot runs and tests.
+    #[must_use]
+    pub fn fixed(vocabulary: PreparedVocabulary) -> Self {
+        let current = ArcSwap::from_pointee(vocabulary);
+        Self { shared: Arc::new(Shared { current, listeners: Mutex::new(Vec::new()) }) }
+    }
+
+    /// The vocabulary for the next frame. Version 0, without classes, before the first request was served.
+    #[must_use]
+    pub fn current(&self) -> Arc<PreparedVocabulary> {
+        self.shared.current.load_full()
+    }
+
+    /// A channel that gets every later vocabulary when it comes into use. A listener that lags behind loses the oldest.
+    #[must_use]
+    pub fn subscribe(&self) -> Receiver<Arc<PreparedVocabulary>> {
+        let (sender, receiver) = bounded(WAITING_CHANGES);
+        let mut listeners = self.shared.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.push((sender, receiver.clone()));
+        receiver
+    }
+
+    fn replace(&self, prepared: PreparedVocabulary) {
+        let prepared = Arc::new(prepared);
+        self.shared.current.store(Arc::clone(&prepared));
+        let listeners = self.shared.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        for (sender, receiver) in listeners.iter() {
+            let mut change = Arc::clone(&prepared);
+            while let Err(TrySendError::Full(back)) = sender.try_send(change) {
+                let _ = receiver.try_recv();
+                change = back;
+            }
+        }
+    }
+}
+
+type Reply = Sender<Result<u64, VocabularyError>>;
+
+/// The thread that makes vocabularies. Ends when dropped, after the request it is at.
+#[derive(Debug)]
+pub struct VocabularyWorker {
+    requests: Option<Sender<(VocabularyRequest, Reply)>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl VocabularyWorker {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(encoder: TextEncoder, limits: VocabularyLimits) -> std::io::Result<(Self, VocabularyHandle)> {
+        let handle = VocabularyHandle::fixed(PreparedVocabulary::empty());
+        let (requests, incoming) = bounded::<(VocabularyRequest, Reply)>(WAITING_REQUESTS);
+        let published = handle.clone();
+        let thread = std::thread::Builder::new().name("vocabulary".into()).spawn(move || {
+            let mut encoder = encoder;
+            let mut builder = VocabularyBuilder::new(limits);
+            for (request, reply) in incoming {
+                let result = serve(&request, &mut builder, &mut encoder, &published);
+                // Whoever asked may have stopped waiting; the vocabulary is in use all the same.
+                let _ = reply.try_send(result);
+            }
+        })?;
+        Ok((Self { requests: Some(requests), thread: Some(thread) }, handle))
+    }
+
+    /// Asks for a new vocabulary; the receiver gets its version, once it is in use, or why there is none.
+    ///
+    /// # Errors
+    /// [`VocabularyError::Busy`] when too many requests wait, [`VocabularyError::Closed`] when the worker has ended.
+    pub fn submit(
+        &self,
+        request: VocabularyRequest,
+    ) -> Result<Receiver<Result<u64, VocabularyError>>, VocabularyError> {
+        let requests = self.requests.as_ref().ok_or(VocabularyError::Closed)?;
+        let (reply, receiver) = bounded(1);
+        match requests.try_send((request, reply)) {
+            Ok(()) => Ok(receiver),
+            Err(TrySendError::Full(_)) => Err(VocabularyError::Busy),
+            Err(TrySendError::Disconnected(_)) => Err(VocabularyError::Closed),
+        }
+    }
+
+    /// Asks for a new vocabulary and waits until it is in use.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn apply(&self, request: VocabularyRequest) -> Result<u64, VocabularyError> {
+        self.submit(request)?.recv().map_err(|_| VocabularyError::Closed)?
+    }
+}
+
+impl Drop for VocabularyWorker {
+    fn drop(&mut self) {
+        drop(self.requests.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported by the panic hook; there is nothing to add at the end.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(
+    request: &VocabularyRequest,
+    builder: &mut VocabularyBuilder,
+    encoder: &mut TextEncoder,
+    published: &VocabularyHandle,
+) -> Result<u64, VocabularyError> {
+    // The builder is only changed for good when the text could be encoded: versions have no gaps.
+    let mut next = builder.clone();
+    let vocabulary = next.build(&request.classes, request.source, SystemTime::now())?;
+    let prepared = PreparedVocabulary::encode(vocabulary, encoder)?;
+    *builder = next;
+    let version = prepared.vocabulary.version;
+    published.replace(prepared);
+    Ok(version)
+}

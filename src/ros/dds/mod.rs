@@ -1,0 +1,181 @@
+//! The pure-Rust transport: ROS 2's wire protocol on RustDDS, no ROS 2 installation needed.
+//!
+//! The node is built on RustDDS itself and announces itself on `ros_discovery_info` with the types of `ros2-client`.
+//! That crate's own node cannot be used as it is: it copies every message through serde, puts a `/clock` reader of a
+//! wrong type on the graph and ties its services to one vendor's mapping.
+
+mod environment;
+mod graph;
+mod names;
+mod publisher;
+mod raw;
+mod service;
+mod subscription;
+
+use std::sync::Arc;
+
+use ros2_client::NodeName;
+use rustdds::{
+    DomainParticipant, DomainParticipantBuilder, QosPolicies, QosPolicyBuilder, RTPSEntity, Topic, TopicKind,
+    policy::{self, ResourceLimits},
+};
+
+pub use environment::{DiscoveryRange, Environment};
+use graph::Graph;
+
+use super::transport::{
+    Durability, History, MessageHandler, Qos, RawClient, RawPublisher, RawServer, RawSubscription, Reliability,
+    ServiceHandler, TopicInfo, Transport, TransportError,
+};
+
+/// How long a reliable write waits for room when a reader does not keep up.
+const MAX_BLOCKING: rustdds::Duration = rustdds::Duration::from_millis(100);
+
+/// Unacknowledged samples a reliable writer holds at most; the crate's default of 8192 images would not fit in memory.
+const MIN_WINDOW: i32 = 16;
+
+/// No network at all, for a node that must not be found.
+const NOBODY: [std::net::Ipv4Addr; 0] = [];
+
+/// One node on the embedded transport.
+pub struct DdsTransport {
+    // Field order is drop order: the graph says goodbye before the participant goes.
+    graph: Arc<Graph>,
+    endpoints: Endpoints,
+    node_name: String,
+}
+
+/// What publishers and subscriptions are made from.
+#[derive(Clone)]
+struct Endpoints {
+    publisher: rustdds::Publisher,
+    subscriber: rustdds::Subscriber,
+    participant: DomainParticipant,
+}
+
+impl Endpoints {
+    fn topic(&self, dds_name: &str, dds_type: &str, qos: &QosPolicies) -> Result<Topic, String> {
+        self.participant
+            .create_topic(dds_name.to_owned(), dds_type.to_owned(), qos, TopicKind::NoKey)
+            .map_err(|e| e.to_string())
+    }
+}
+
+impl DdsTransport {
+    /// Joins the domain `environment` names, as node `name` in `namespace` (`/` or `/a/b`).
+    ///
+    /// # Errors
+    /// [`TransportError::Start`] when the sockets cannot be opened, [`TransportError::Create`] for an invalid name.
+    pub fn new(namespace: &str, name: &str, environment: &Environment) -> Result<Self, TransportError> {
+        let node = NodeName::new(namespace, name).map_err(|e| TransportError::Create {
+            what: "node",
+            name: format!("{namespace}/{name}"),
+            reason: format!("{e:?}"),
+        })?;
+        let start = |reason: String| TransportError::Start { domain: environment.domain, reason };
+        let builder = DomainParticipantBuilder::new(environment.domain);
+        let builder = match environment.range {
+            DiscoveryRange::Subnet => builder,
+            DiscoveryRange::Localhost => builder.with_only_networks([std::net::Ipv4Addr::LOCALHOST]),
+            DiscoveryRange::Off => builder.with_only_networks(NOBODY).same_host_loopback(false),
+        };
+        let participant = builder.build().map_err(|e| start(e.to_string()))?;
+        let qos = QosPolicies::qos_none();
+        let endpoints = Endpoints {
+            publisher: participant.create_publisher(&qos).map_err(|e| start(e.to_string()))?,
+            subscriber: participant.create_subscriber(&qos).map_err(|e| start(e.to_string()))?,
+            participant,
+        };
+        let node_name = node.fully_qualified_name();
+        let graph = Arc::new(Graph::new(&endpoints, node)?);
+        Ok(Self { graph, endpoints, node_name })
+    }
+}
+
+impl Transport for DdsTransport {
+    fn node_name(&self) -> &str {
+        &self.node_name
+    }
+
+    fn advertise(&self, topic: &str, type_name: &str, qos: Qos) -> Result<Arc<dyn RawPublisher>, TransportError> {
+        Ok(Arc::new(publisher::DdsPublisher::new(&self.endpoints, &self.graph, topic, type_name, qos)?))
+    }
+
+    fn subscribe(
+        &self,
+        topic: &str,
+        type_name: &str,
+        qos: Qos,
+        handler: MessageHandler,
+    ) -> Result<Box<dyn RawSubscription>, TransportError> {
+        Ok(Box::new(subscription::DdsSubscription::new(&self.endpoints, &self.graph, topic, type_name, qos, handler)?))
+    }
+
+    fn serve(
+        &self,
+        service: &str,
+        type_name: &str,
+        handler: ServiceHandler,
+    ) -> Result<Box<dyn RawServer>, TransportError> {
+        Ok(Box::new(service::DdsServer::new(&self.endpoints, &self.graph, service, type_name, handler)?))
+    }
+
+    fn client(&self, service: &str, type_name: &str) -> Result<Box<dyn RawClient>, TransportError> {
+        Ok(Box::new(service::DdsClient::new(&self.endpoints, &self.graph, service, type_name)?))
+    }
+
+    fn topics(&self) -> Vec<TopicInfo> {
+        let own = self.endpoints.participant.guid();
+        let mut topics: Vec<_> = self
+            .endpoints
+            .participant
+            .discovered_writers()
+            .iter()
+            .filter(|writer| writer.publication_topic_data.key.prefix != own.prefix)
+            .filter_map(|writer| {
+                let data = &writer.publication_topic_data;
+                Some(TopicInfo {
+                    name: names::ros_topic(&data.topic_name)?,
+                    type_name: names::ros_type(&data.type_name)?,
+                })
+            })
+            .collect();
+        topics.sort();
+        topics.dedup();
+        topics
+    }
+}
+
+/// Which end of a topic a QoS is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Writer,
+    Reader,
+}
+
+/// The DDS policies of `qos`.
+fn policies(qos: Qos, end: End) -> QosPolicies {
+    let builder = match qos.reliability {
+        Reliability::BestEffort => QosPolicyBuilder::new().best_effort(),
+        Reliability::Reliable => QosPolicyBuilder::new().reliable(MAX_BLOCKING),
+    };
+    let builder = builder.durability(match qos.durability {
+        Durability::Volatile => policy::Durability::Volatile,
+        Durability::TransientLocal => policy::Durability::TransientLocal,
+    });
+    let depth = match qos.history {
+        History::KeepLast(depth) => Some(i32::try_from(depth.max(1)).unwrap_or(i32::MAX)),
+        History::KeepAll => None,
+    };
+    let builder = builder.history(depth.map_or(policy::History::KeepAll, |depth| policy::History::KeepLast { depth }));
+    // RustDDS readers queue up to the resource limit whatever the history depth says, and its writers hold as many
+    // unacknowledged samples: the limit is what makes KEEP_LAST true and memory bounded.
+    let limit = match (end, depth) {
+        (End::Reader, Some(depth)) => depth,
+        (End::Writer, Some(depth)) => depth.max(MIN_WINDOW),
+        (_, None) => 1024,
+    };
+    builder
+        .resource_limits(ResourceLimits { max_samples: limit, max_instances: 1, max_samples_per_instance: limit })
+        .build()
+}

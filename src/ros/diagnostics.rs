@@ -1,0 +1,129 @@
+//! `/diagnostics`: what the node does, in numbers, once a second.
+
+use std::time::{Duration, Instant};
+
+use super::messages::{DiagnosticArray, DiagnosticStatus, Header, KeyValue, Octet};
+use crate::{
+    pipeline::Snapshot,
+    types::{Stamp, Vocabulary},
+};
+
+/// Without an image for this long the camera counts as silent.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// What a report is made of, beyond the frame loop's counts.
+pub struct Report<'r> {
+    /// Fully qualified name of the node.
+    pub node: &'r str,
+    /// Names of the loaded models.
+    pub models: &'r str,
+    /// Where they run.
+    pub provider: &'r str,
+    /// Topic the images come from.
+    pub image_topic: &'r str,
+    /// Cameras (publishers) on that topic.
+    pub publishers: usize,
+    /// Counts and latencies.
+    pub counts: &'r Snapshot,
+    /// Results that no subscriber took in time.
+    pub unsent: u64,
+    /// Class list in use.
+    pub vocabulary: &'r Vocabulary,
+    /// Time of the report on the node's clock.
+    pub stamp: Stamp,
+}
+
+/// Makes reports; remembers the last one to tell what is new.
+pub struct Diagnostics {
+    received: u64,
+    bad: u64,
+    last_image: Option<Instant>,
+}
+
+impl Default for Diagnostics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Diagnostics {
+    /// Nothing reported yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { received: 0, bad: 0, last_image: None }
+    }
+
+    /// One message for `/diagnostics`.
+    pub fn report(&mut self, report: &Report<'_>, now: Instant) -> DiagnosticArray {
+        let frames = self.frames(report, now);
+        DiagnosticArray {
+            header: Header { stamp: report.stamp.into(), frame_id: String::new() },
+            status: vec![frames, vocabulary(report)],
+        }
+    }
+
+    fn frames(&mut self, report: &Report<'_>, now: Instant) -> DiagnosticStatus {
+        let counts = report.counts;
+        if counts.received > self.received {
+            self.last_image = Some(now);
+        }
+        let bad: u64 = counts.bad.values().sum();
+        let newly_bad = bad - self.bad.min(bad);
+        (self.received, self.bad) = (counts.received, bad);
+        let silent = self.last_image.is_none_or(|last| now.saturating_duration_since(last) > SILENCE);
+        let (level, message) = if silent && report.publishers == 0 {
+            (DiagnosticStatus::STALE, format!("nobody publishes {}", report.image_topic))
+        } else if silent {
+            (DiagnosticStatus::STALE, format!("no image on {} for {} s or more", report.image_topic, SILENCE.as_secs()))
+        } else if newly_bad > 0 {
+            (DiagnosticStatus::WARN, format!("{newly_bad} images could not be processed"))
+        } else {
+            (DiagnosticStatus::OK, format!("{:.1} results per second", counts.rate_hz))
+        };
+
+        let mut values = vec![
+            value("image_topic", &report.image_topic),
+            value("image_publishers", &report.publishers),
+            value("received", &counts.received),
+            value("processed", &counts.processed),
+            value("dropped", &counts.dropped),
+            value("bad_images", &bad),
+        ];
+        values.extend(counts.bad.iter().map(|(kind, count)| value(&format!("bad_images.{kind}"), count)));
+        values.push(value("unsent", &report.unsent));
+        values.push(value("rate_hz", &format!("{:.2}", counts.rate_hz)));
+        for (stage, percentiles) in &counts.stages {
+            for (name, time) in [("p50", percentiles.p50), ("p90", percentiles.p90), ("p99", percentiles.p99)] {
+                values
+                    .push(value(&format!("{}_ms.{name}", stage.as_str()), &format!("{:.2}", time.as_secs_f64() * 1e3)));
+            }
+        }
+        values.push(value("provider", &report.provider));
+        status(report, "frames", level, message, values)
+    }
+}
+
+fn vocabulary(report: &Report<'_>) -> DiagnosticStatus {
+    let vocabulary = report.vocabulary;
+    let (level, message) = match vocabulary.entries.len() {
+        0 => (DiagnosticStatus::WARN, "no classes: nothing is looked for".to_owned()),
+        classes => (DiagnosticStatus::OK, format!("{classes} classes, version {}", vocabulary.version)),
+    };
+    let age = vocabulary.created.elapsed().unwrap_or_default();
+    let values = vec![
+        value("version", &vocabulary.version),
+        value("classes", &vocabulary.entries.len()),
+        value("source", &vocabulary.source.as_str()),
+        value("age_s", &format!("{:.1}", age.as_secs_f64())),
+    ];
+    status(report, "vocabulary", level, message, values)
+}
+
+fn value(key: &str, value: &impl ToString) -> KeyValue {
+    KeyValue { key: key.to_owned(), value: value.to_string() }
+}
+
+fn status(report: &Report<'_>, part: &str, level: Octet, message: String, values: Vec<KeyValue>) -> DiagnosticStatus {
+    let node = report.node.trim_start_matches('/');
+    DiagnosticStatus { level, name: format!("{node}: {part}"), message, hardware_id: report.models.to_owned(), values }
+}

@@ -1,0 +1,46 @@
+//! ROS 2 messages as plain serde structs: ours (`msg/`, `srv/`) and the standard ones the node uses.
+//!
+//! Field order and types are the definition: CDR has no names. A test traces every struct with [`super::describe`] and
+//! compares it with the `.msg` files and with type hashes computed by an independent implementation.
+
+mod common;
+mod perception;
+mod scenelex;
+
+pub use common::{
+    CameraInfo, Clock, CompressedImage, CompressedImageView, DiagnosticArray, DiagnosticStatus, Duration, Header,
+    Image, ImageView, KeyValue, Octet, RegionOfInterest, StringMessage, Time,
+};
+pub use perception::{
+    BoundingBox2D, Detection2D, Detection2DArray, LabelInfo, ObjectHypothesis, ObjectHypothesisWithPose, Point,
+    Point2D, Pose, Pose2D, PoseWithCovariance, Quaternion, VisionClass,
+};
+pub use scenelex::{
+    LabeledMask, LabeledMaskArray, SetVocabulary, SetVocabularyRequest, SetVocabularyResponse, StageDuration,
+    Vocabulary, VocabularyEntry,
+};
+
+/// A message type with its ROS name.
+pub trait RosMessage {
+    /// `package/msg/Name`, or `package/srv/Name_Request` and `…_Response` for the halves of a service.
+    const TYPE: &'static str;
+}
+
+/// A service type: its ROS name and its two halves.
+pub trait RosService {
+    /// `package/srv/Name`.
+    const TYPE: &'static str;
+    /// What the client sends.
+    type Request: RosMessage;
+    /// What the server answers.
+    type Response: RosMessage;
+}
+
+macro_rules! message_types {
+    ($($message:ty => $name:literal),+ $(,)?) => {
+        $(impl $crate::ros::messages::RosMessage for $message {
+            const TYPE: &'static str = $name;
+        })+
+    };
+}
+pub(crate) use message_types;

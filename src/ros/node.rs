@@ -1,0 +1,437 @@
+//! The node: wires the transport to the pipeline and knows nothing of either's insides.
+//!
+//! ```text
+//! rx thread ─▶ Intake (newest wins) ─▶ "frames": Pipeline::process ─▶ Outputs
+//! ~/set_vocabulary (topic, service) ─▶ "vocabulary" worker ─▶ swapped in between frames
+//! calling thread: ~/vocabulary and label info on change, /diagnostics, shutdown
+//! ```
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use crossbeam::{
+    channel::{Receiver, RecvTimeoutError, Sender, bounded, tick},
+    select,
+};
+
+use super::{
+    Qos,
+    arguments::{ArgumentError, NodeIdentity, RosArguments},
+    clock::NodeClock,
+    connect, convert,
+    diagnostics::{Diagnostics, Report},
+    host,
+    intake::{Intake, LOG_INTERVAL},
+    messages::{
+        CompressedImage, DiagnosticArray, Image, LabelInfo, RosMessage, SetVocabulary, SetVocabularyRequest,
+        SetVocabularyResponse, StringMessage, Vocabulary,
+    },
+    models::{self, Loaded, ModelsError},
+    names::InvalidName,
+    outputs::{OutputError, Outputs},
+    parameters::{ParameterError, Values},
+    settings::{Settings, TABLE},
+    throttle::Throttle,
+    transport::{Publisher, RawServer, RawSubscription, Transport, TransportError, serve, subscribe},
+};
+use crate::{
+    pipeline::{
+        ConfigError, Pipeline, PreparedVocabulary, Take, VocabularyError, VocabularyHandle, VocabularyRequest,
+        VocabularyWorker,
+    },
+    types::{FrameResult, Header, VocabularySource},
+    vocabulary::{ClassSpec, VocabularyLimits, parse_class_list},
+};
+
+/// Name of the node where `__node` does not say otherwise.
+const DEFAULT_NAME: &str = "scenelex";
+/// How long the end may take: what is under way gets this long to be published.
+const GRACE: Duration = Duration::from_millis(800);
+/// How long the last results get to reach their subscribers.
+const FLUSH: Duration = Duration::from_millis(100);
+/// Requests on the `~/set_vocabulary` topic that may wait.
+const WAITING_REQUESTS: usize = 8;
+
+/// Why the node cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The command line.
+    #[error(transparent)]
+    Arguments(#[from] ArgumentError),
+    /// A name of a node, topic or service.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    /// A parameter.
+    #[error(transparent)]
+    Parameter(#[from] ParameterError),
+    /// Parameters that contradict each other.
+    #[error("parameter {0}")]
+    Settings(#[from] ConfigError),
+    /// The middleware.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The models.
+    #[error(transparent)]
+    Models(#[from] ModelsError),
+    /// The `classes` parameter.
+    #[error("parameter classes: {0}")]
+    Classes(VocabularyError),
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+    /// The frame loop ended by itself.
+    #[error("the frame loop has ended; its panic message is above")]
+    FramesEnded,
+}
+
+impl From<OutputError> for NodeError {
+    fn from(error: OutputError) -> Self {
+        match error {
+            OutputError::Name(error) => Self::Name(error),
+            OutputError::Transport(error) => Self::Transport(error),
+        }
+    }
+}
+
+/// Runs the node until `shutdown` is disconnected. `arguments` are those after `scenelex node`.
+///
+/// # Errors
+/// [`NodeError`]; nothing is left running then.
+pub fn run<S: AsRef<str>>(arguments: &[S], shutdown: &Receiver<()>) -> Result<(), NodeError> {
+    let arguments = RosArguments::parse(arguments)?;
+    let identity = arguments.identity(DEFAULT_NAME)?;
+    let mut values = Values::new(TABLE);
+    values.apply(&arguments.parameters, &identity)?;
+    let settings = Settings::from_values(&values)?;
+    host::check();
+
+    let transport = connect(&identity.namespace, &identity.name)?;
+    let Some(loaded) = load(&settings, shutdown)? else { return Ok(()) };
+    Node::start(&identity, &settings, transport, loaded)?.spin(shutdown)
+}
+
+/// Loads the models on a thread of their own, so that a signal is heard meanwhile; `None` when one came.
+fn load(settings: &Settings, shutdown: &Receiver<()>) -> Result<Option<Loaded>, NodeError> {
+    let (sender, receiver) = bounded(1);
+    let wanted = settings.clone();
+    let loader = move || {
+        let _ = sender.send(models::load(&wanted));
+    };
+    thread::Builder::new().name("loader".to_owned()).spawn(loader)?;
+    select! {
+        recv(receiver) -> loaded => match loaded {
+            Ok(loaded) => Ok(Some(loaded?)),
+            Err(_) => Err(NodeError::FramesEnded),
+        },
+        recv(shutdown) -> _ => {
+            let _ = receiver.recv_timeout(GRACE);
+            Ok(None)
+        }
+    }
+}
+
+/// The running node.
+struct Node {
+    name: String,
+    image_topic: String,
+    models: String,
+    provider: String,
+    period: Duration,
+    box_threshold: f32,
+    image: Box<dyn RawSubscription>,
+    intake: Arc<Intake>,
+    frames: Frames,
+    vocabulary: VocabularyHandle,
+    requests: VocabularyRequests,
+    clock: NodeClock,
+    vocabulary_topic: Publisher<Vocabulary>,
+    label_info: Publisher<LabelInfo>,
+    diagnostics: Publisher<DiagnosticArray>,
+    // Last, so that everything above is off the wire before the participant goes.
+    _transport: Arc<dyn Transport>,
+}
+
+impl Node {
+    fn start(
+        identity: &NodeIdentity,
+        settings: &Settings,
+        transport: Arc<dyn Transport>,
+        loaded: Loaded,
+    ) -> Result<Self, NodeError> {
+        let Loaded { pipeline, worker, vocabulary, names } = loaded;
+        let limits = VocabularyLimits { max_classes: settings.max_classes, ..VocabularyLimits::default() };
+        let worker = Arc::new(worker);
+        if settings.classes.is_empty() {
+            tracing::warn!("no classes are set: nothing is looked for until ~/set_vocabulary says what");
+        } else {
+            let classes = settings.classes.iter().map(ClassSpec::new).collect();
+            let request =
+                VocabularyRequest { classes, source: VocabularySource::Configuration, header: Header::default() };
+            worker.apply(request).map_err(NodeError::Classes)?;
+        }
+
+        let on = &*transport;
+        let box_threshold = pipeline.config().box_threshold;
+        let provider = format!("{:?}", pipeline.config().execution.provider);
+        let outputs = Outputs::new(on, identity, settings.results_qos, settings.overlay_interval)?;
+        let vocabulary_topic = Publisher::new(on, &identity.resolve("~/vocabulary")?, Qos::LATCHED)?;
+        let label_info = Publisher::new(on, &identity.resolve("~/semantic/label_info")?, Qos::LATCHED)?;
+        let diagnostics = Publisher::new(on, &identity.resolve("/diagnostics")?, Qos::RELIABLE)?;
+        let clock = NodeClock::new(on, settings.use_sim_time)?;
+        let requests = VocabularyRequests::start(on, identity, &worker, &vocabulary, limits)?;
+
+        let intake = Arc::new(Intake::new());
+        let frames = Frames::start(pipeline, outputs, Arc::clone(&intake), vocabulary.clone())?;
+        let image_topic = identity.resolve("image")?;
+        let image_type = if settings.compressed { CompressedImage::TYPE } else { Image::TYPE };
+        let image = on.subscribe(&image_topic, image_type, settings.image_qos, intake.handler(settings.compressed))?;
+        tracing::info!(node = %identity.full_name(), topic = %image_topic, r#type = image_type, models = %names, "waiting for images");
+        Ok(Self {
+            name: identity.full_name(),
+            image_topic,
+            models: names,
+            provider,
+            period: settings.diagnostics_period,
+            box_threshold,
+            image,
+            intake,
+            frames,
+            vocabulary,
+            requests,
+            clock,
+            vocabulary_topic,
+            label_info,
+            diagnostics,
+            _transport: transport,
+        })
+    }
+
+    fn spin(self, shutdown: &Receiver<()>) -> Result<(), NodeError> {
+        let changes = self.vocabulary.subscribe();
+        self.announce(&self.vocabulary.current());
+        let mut diagnostics = Diagnostics::new();
+        let ticks = tick(self.period);
+        let outcome = loop {
+            select! {
+                recv(shutdown) -> _ => break Ok(()),
+                recv(self.frames.ended) -> _ => break Err(NodeError::FramesEnded),
+                recv(changes) -> change => {
+                    if let Ok(change) = change {
+                        self.announce(&change);
+                    }
+                }
+                recv(ticks) -> _ => self.report(&mut diagnostics),
+            }
+        };
+        self.stop();
+        outcome
+    }
+
+    /// Publishes a vocabulary that came into use.
+    fn announce(&self, prepared: &PreparedVocabulary) {
+        let vocabulary = &prepared.vocabulary;
+        let stamp = self.clock.now();
+        let sent = self
+            .vocabulary_topic
+            .publish(&convert::vocabulary(vocabulary, stamp))
+            .and_then(|()| self.label_info.publish(&convert::label_info(vocabulary, stamp, self.box_threshold)));
+        if let Err(error) = sent {
+            tracing::warn!(%error, "could not announce the vocabulary");
+        }
+        let (version, classes) = (vocabulary.version, vocabulary.entries.len());
+        tracing::info!(version, classes, source = vocabulary.source.as_str(), "vocabulary in use");
+    }
+
+    fn report(&self, diagnostics: &mut Diagnostics) {
+        let now = Instant::now();
+        let counts = self.intake.counts().snapshot(now);
+        let report = Report {
+            node: &self.name,
+            models: &self.models,
+            provider: &self.provider,
+            image_topic: &self.image_topic,
+            publishers: self.image.publishers(),
+            counts: &counts,
+            unsent: self.frames.unsent.load(Ordering::Relaxed),
+            vocabulary: &self.vocabulary.current().vocabulary,
+            stamp: self.clock.now(),
+        };
+        if let Err(error) = self.diagnostics.publish(&diagnostics.report(&report, now)) {
+            tracing::warn!(%error, "could not publish diagnostics");
+        }
+    }
+
+    /// Stops input, lets the frame under way be published, takes everything off the graph.
+    fn stop(self) {
+        let Self { image, intake, frames, requests, .. } = self;
+        drop(image);
+        intake.close();
+        frames.join(GRACE);
+        drop(requests);
+        let counts = intake.counts().snapshot(Instant::now());
+        tracing::info!(
+            received = counts.received,
+            processed = counts.processed,
+            dropped = counts.dropped,
+            bad = counts.bad.values().sum::<u64>(),
+            "stopped"
+        );
+    }
+}
+
+/// The frame loop on its thread.
+struct Frames {
+    thread: JoinHandle<()>,
+    /// Disconnected when the thread ends.
+    ended: Receiver<()>,
+    unsent: Arc<AtomicU64>,
+}
+
+impl Frames {
+    fn start(
+        pipeline: Pipeline,
+        outputs: Outputs,
+        intake: Arc<Intake>,
+        vocabulary: VocabularyHandle,
+    ) -> std::io::Result<Self> {
+        let (alive, ended) = bounded::<()>(0);
+        let unsent = outputs.unsent();
+        let thread = thread::Builder::new().name("frames".to_owned()).spawn(move || {
+            let alive: Sender<()> = alive;
+            frame_loop(pipeline, outputs, &intake, &vocabulary);
+            drop(alive);
+        })?;
+        Ok(Self { thread, ended, unsent })
+    }
+
+    /// Waits for the loop to end after its intake was closed, at most `timeout`.
+    fn join(self, timeout: Duration) {
+        match self.ended.recv_timeout(timeout) {
+            Err(RecvTimeoutError::Timeout) => tracing::warn!("gave up a frame that takes longer than the end may"),
+            _ => {
+                // A panic has been reported by the panic hook and by `NodeError::FramesEnded`.
+                let _ = self.thread.join();
+            }
+        }
+    }
+}
+
+fn frame_loop(mut pipeline: Pipeline, mut outputs: Outputs, intake: &Intake, vocabulary: &VocabularyHandle) {
+    let mut result = FrameResult::default();
+    let mut throttle = Throttle::new(LOG_INTERVAL);
+    loop {
+        let arrived = match intake.take(Duration::from_secs(1)) {
+            Take::Value(arrived) => arrived,
+            Take::TimedOut => continue,
+            Take::Closed => break,
+        };
+        let queued = arrived.at.elapsed();
+        let prepared = vocabulary.current();
+        match pipeline.process(&arrived.image, &prepared, &mut result) {
+            Ok(()) => {
+                let largest_id = convert::largest_id(&prepared.vocabulary);
+                outputs.publish(&result, pipeline.rgb(), queued, largest_id);
+                intake.counts().count_processed(&result.durations, Instant::now());
+            }
+            Err(error) => {
+                intake.counts().count_bad(error.kind());
+                if let Some(held) = throttle.pass(error.kind(), Instant::now()) {
+                    tracing::warn!(%error, kind = error.kind(), held_back = held, "could not process an image");
+                }
+            }
+        }
+        intake.give_back(arrived.image);
+    }
+    outputs.flush(FLUSH);
+}
+
+/// `~/set_vocabulary` as a topic (`std_msgs/String`, "a, b") and as a service.
+struct VocabularyRequests {
+    // Field order is drop order: no request comes in while its thread ends.
+    _service: Option<Box<dyn RawServer>>,
+    topic: Option<Box<dyn RawSubscription>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl VocabularyRequests {
+    fn start(
+        transport: &dyn Transport,
+        identity: &NodeIdentity,
+        worker: &Arc<VocabularyWorker>,
+        vocabulary: &VocabularyHandle,
+        limits: VocabularyLimits,
+    ) -> Result<Self, NodeError> {
+        let name = identity.resolve("~/set_vocabulary")?;
+        let (sender, texts) = bounded::<String>(WAITING_REQUESTS);
+        let topic = subscribe::<StringMessage, _>(transport, &name, Qos::RELIABLE, move |message| {
+            if sender.try_send(message.data).is_err() {
+                tracing::warn!("too many vocabulary requests are waiting; one was dropped");
+            }
+        })?;
+        let on_topic = Arc::clone(worker);
+        let thread = thread::Builder::new().name("set_vocabulary".to_owned()).spawn(move || {
+            for text in texts {
+                let outcome = parse_class_list(&text, &limits).map_err(VocabularyError::from).and_then(|classes| {
+                    let (source, header) = (VocabularySource::Topic, Header::default());
+                    on_topic.apply(VocabularyRequest { classes, source, header })
+                });
+                if let Err(error) = outcome {
+                    tracing::warn!(%error, "refused a class list from the topic");
+                }
+            }
+        })?;
+        let (on_service, current) = (Arc::clone(worker), vocabulary.clone());
+        let service =
+            serve::<SetVocabulary, _>(transport, &name, move |request| answer(request, &on_service, &current));
+        let service = match service {
+            Ok(server) => Some(server),
+            Err(error @ TransportError::Unsupported { .. }) => {
+                tracing::warn!(service = %name, %error, "the service is not offered; the topic of the same name is");
+                None
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self { _service: service, topic: Some(topic), thread: Some(thread) })
+    }
+}
+
+fn answer(
+    request: SetVocabularyRequest,
+    worker: &VocabularyWorker,
+    vocabulary: &VocabularyHandle,
+) -> SetVocabularyResponse {
+    let named = request.classes.into_iter().map(ClassSpec::new);
+    let classes = named.chain(request.entries.into_iter().map(convert::class_spec)).collect();
+    let outcome =
+        worker.apply(VocabularyRequest { classes, source: VocabularySource::Service, header: Header::default() });
+    let message = match &outcome {
+        Ok(_) => String::new(),
+        Err(error) => {
+            tracing::warn!(%error, "refused a class list from the service");
+            error.to_string()
+        }
+    };
+    let current = vocabulary.current();
+    SetVocabularyResponse {
+        success: outcome.is_ok(),
+        message,
+        version: current.vocabulary.version,
+        entries: convert::entries(&current.vocabulary),
+    }
+}
+
+impl Drop for VocabularyRequests {
+    fn drop(&mut self) {
+        // The subscription holds the sender; without it the thread's queue ends.
+        drop(self.topic.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

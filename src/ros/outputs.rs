@@ -1,0 +1,192 @@
+//! What a frame's result becomes on the wire. Nothing is made that nobody subscribes to.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+
+use super::{
+    arguments::NodeIdentity,
+    buffers::MessageBuffers,
+    cdr, convert,
+    intake::LOG_INTERVAL,
+    messages::{Detection2DArray, Header, Image, ImageView, LabeledMaskArray, RosMessage},
+    names::InvalidName,
+    throttle::Throttle,
+    transport::{Qos, RawPublisher, Transport, TransportError},
+};
+use crate::{
+    imaging::draw_overlay,
+    types::{FrameResult, ImageSize, RgbImage},
+};
+
+/// Time subscribers get to take the last result after they confirmed it.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// A topic could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// Its name is impossible.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    /// The transport refused.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+}
+
+/// One output topic with the buffers of its messages.
+struct Output {
+    publisher: Arc<dyn RawPublisher>,
+    buffers: MessageBuffers,
+}
+
+impl Output {
+    fn new<M: RosMessage>(
+        transport: &dyn Transport,
+        node: &NodeIdentity,
+        topic: &str,
+        qos: Qos,
+    ) -> Result<Self, OutputError> {
+        let publisher = transport.advertise(&node.resolve(topic)?, M::TYPE, qos)?;
+        Ok(Self { publisher, buffers: MessageBuffers::new() })
+    }
+
+    fn wanted(&self) -> bool {
+        self.publisher.subscribers() > 0
+    }
+
+    fn publish<T: Serialize>(&mut self, message: &T) -> Result<(), TransportError> {
+        let mut buffer = self.buffers.take();
+        cdr::encode_into(message, &mut buffer)?;
+        self.publisher.publish(self.buffers.finish(buffer))
+    }
+}
+
+/// Every per-frame topic of the node.
+pub struct Outputs {
+    masks: Output,
+    detections: Output,
+    semantic: Output,
+    instances: Output,
+    overlay: Output,
+    overlay_interval: Duration,
+    last_overlay: Option<Instant>,
+    overlay_image: RgbImage,
+    pixels: Vec<u8>,
+    unsent: Arc<AtomicU64>,
+    throttle: Throttle,
+}
+
+impl Outputs {
+    /// Puts the topics on the graph.
+    ///
+    /// # Errors
+    /// [`OutputError`] for the first that cannot be set up.
+    pub fn new(
+        transport: &dyn Transport,
+        node: &NodeIdentity,
+        qos: Qos,
+        overlay_interval: Duration,
+    ) -> Result<Self, OutputError> {
+        Ok(Self {
+            masks: Output::new::<LabeledMaskArray>(transport, node, "~/masks", qos)?,
+            detections: Output::new::<Detection2DArray>(transport, node, "~/detections", qos)?,
+            semantic: Output::new::<Image>(transport, node, "~/semantic/image", qos)?,
+            instances: Output::new::<Image>(transport, node, "~/instances/image", qos)?,
+            overlay: Output::new::<Image>(transport, node, "~/overlay/image", qos)?,
+            overlay_interval,
+            last_overlay: None,
+            overlay_image: RgbImage::default(),
+            pixels: Vec::new(),
+            unsent: Arc::default(),
+            throttle: Throttle::new(LOG_INTERVAL),
+        })
+    }
+
+    /// Number of messages that could not be sent because a subscriber did not keep up.
+    #[must_use]
+    pub fn unsent(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.unsent)
+    }
+
+    /// Publishes a result. `rgb` is the image it was made from, `queued` how long that waited, `largest_id` the
+    /// largest class id of its vocabulary.
+    pub fn publish(&mut self, result: &FrameResult, rgb: &RgbImage, queued: Duration, largest_id: u16) {
+        if self.masks.wanted() {
+            let sent = self.masks.publish(&convert::labeled_masks(result, queued));
+            self.note("masks", sent);
+        }
+        if self.detections.wanted() {
+            let sent = self.detections.publish(&convert::detections(result));
+            self.note("detections", sent);
+        }
+        if self.semantic.wanted() {
+            let encoding = convert::semantic_pixels(result, largest_id, &mut self.pixels);
+            let sent = self.semantic.publish(&image(result, result.size, encoding, &self.pixels));
+            self.note("semantic", sent);
+        }
+        if self.instances.wanted() {
+            convert::instance_pixels(result, &mut self.pixels);
+            let sent = self.instances.publish(&image(result, result.size, "mono16", &self.pixels));
+            self.note("instances", sent);
+        }
+        let now = Instant::now();
+        let due = self.last_overlay.is_none_or(|last| now.saturating_duration_since(last) >= self.overlay_interval);
+        if due && self.overlay.wanted() {
+            self.last_overlay = Some(now);
+            match draw_overlay(rgb, result, &mut self.overlay_image) {
+                Ok(()) => {
+                    let picture = image(result, self.overlay_image.size, "rgb8", &self.overlay_image.data);
+                    let sent = self.overlay.publish(&picture);
+                    self.note("overlay", sent);
+                }
+                Err(error) => {
+                    if let Some(held) = self.throttle.pass("drawing", now) {
+                        tracing::warn!(%error, held_back = held, "an overlay was not drawn");
+                    }
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, topic: &'static str, sent: Result<(), TransportError>) {
+        if let Err(error) = sent {
+            self.unsent.fetch_add(1, Ordering::Relaxed);
+            if let Some(held) = self.throttle.pass(topic, Instant::now()) {
+                tracing::warn!(%error, held_back = held, "a result was not sent");
+            }
+        }
+    }
+
+    /// Waits until subscribers have the last result, at most `timeout`.
+    pub fn flush(&self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
+        for output in [&self.masks, &self.detections, &self.semantic, &self.instances, &self.overlay] {
+            if !output.publisher.flush(deadline.saturating_duration_since(Instant::now())) {
+                tracing::warn!("a subscriber did not confirm the last result");
+            }
+        }
+        // A RustDDS reader gives up what it has confirmed but not yet handed over when the writer leaves.
+        if self.masks.wanted() || self.detections.wanted() {
+            std::thread::sleep(LINGER);
+        }
+    }
+}
+
+/// A tightly packed image message; two-byte samples are little endian.
+fn image<'a>(result: &FrameResult, size: ImageSize, encoding: &'static str, data: &'a [u8]) -> ImageView<'a> {
+    ImageView {
+        header: Header::from(&result.header),
+        height: size.height,
+        width: size.width,
+        encoding: encoding.into(),
+        is_bigendian: 0,
+        step: u32::try_from(data.len() / (size.height.max(1) as usize)).unwrap_or(0),
+        data,
+    }
+}
