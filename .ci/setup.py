@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+"""Install what the goal needs and this machine lacks, then build the program.
+
+    setup.py [demo|test|bench]
+
+Debian packages go into the system; everything else goes into the git-ignored `.deps/`, pinned by
+version and hash. What is already there is left alone: every step keeps a stamp of its inputs.
+Needs Python 3.11 or later, its standard library only, and Rust.
+"""
+
+import ctypes.util
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DEPS = ROOT / ".deps"
+VENV = DEPS / "venv"
+REQUIREMENTS = ROOT / ".ci" / "requirements"
+DETECTOR = ROOT / "models" / "sim" / "detector"
+START = time.monotonic()
+
+ELSEWHERE = """\
+  a C++ compiler, pkg-config, OpenCV 4 with its development files (core, imgproc, imgcodecs),
+  clang with libclang, Python 3.11 to 3.13 with venv and pip. For example
+    Fedora:  dnf install gcc-c++ pkgconf-pkg-config opencv-devel clang clang-devel python3
+    Arch:    pacman -S gcc pkgconf opencv clang python
+    macOS:   brew install pkgconf opencv llvm python@3.12"""
+
+
+class Failed(Exception):
+    """A step that could not be done; the message says what the user can do."""
+
+
+def say(message):
+    print(f"[setup {time.monotonic() - START:4.0f} s] {message}", flush=True)
+
+
+def run(command, **options):
+    """Run quietly; show the output only where it fails."""
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+    if done.returncode != 0:
+        raise Failed(f"{' '.join(map(str, command))}\n{done.stdout[-4000:]}")
+    return done.stdout
+
+
+def succeeds(*command):
+    try:
+        return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+# --- the system ---------------------------------------------------------------------------------
+
+
+def missing_debian_packages(goal):
+    """Debian packages of the tools that are not there, whatever way they might have been installed."""
+    packages = []
+    if not shutil.which("c++"):
+        packages.append("g++")
+    if not shutil.which("pkg-config"):
+        packages.append("pkg-config")
+    # The crate asks pkg-config for OpenCV, and of Debian's OpenCV packages only this one has the answer.
+    if not succeeds("pkg-config", "--atleast-version=4", "opencv4"):
+        packages.append("libopencv-dev")
+    # The crate's build runs clang and links libclang, by the name that only the development package has.
+    if not shutil.which("clang"):
+        packages.append("clang")
+    if "LIBCLANG_PATH" not in os.environ and not any(Path("/usr").glob("lib*/**/libclang.so")):
+        packages.append("libclang-dev")
+    if not succeeds(sys.executable, "-c", "import ensurepip, venv"):
+        packages.append("python3-venv")
+    if goal == "test" and not ctypes.util.find_library("EGL"):
+        packages.append("libegl1")  # the simulator's tests draw without a display
+    return packages
+
+
+def install_system(goal):
+    packages = missing_debian_packages(goal)
+    if not packages:
+        say("system: nothing is missing")
+        return
+    by_hand = f"apt-get install --no-install-recommends {' '.join(packages)}"
+    if not shutil.which("apt-get"):
+        say(f"system: this is not Debian. Please install, then run this again (going on with what is there):\n{ELSEWHERE}")
+        return
+    as_root = [] if os.geteuid() == 0 else ["sudo"]
+    if as_root and not (shutil.which("sudo") and (sys.stdin.isatty() or succeeds("sudo", "-n", "true"))):
+        say(f"system: not root and no sudo. Please run as root (going on with what is there):\n  {by_hand}")
+        return
+    say(f"system: {by_hand}")
+    apt = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y"]
+    try:
+        run([*apt, "update"])
+        run([*apt, "install", "--no-install-recommends", *packages])
+        say("system: installed")
+    except Failed as error:
+        say(f"system: could not be installed (going on with what is there): {error}")
+
+
+# --- Rust ---------------------------------------------------------------------------------------
+
+
+def fetch_crates():
+    if not shutil.which("cargo"):
+        raise Failed("cargo is not there: install Rust 1.92 or later (rustup.rs), then run this again")
+    run(["cargo", "fetch", "--locked"])
+    say("crates: all there")
+
+
+def build_program():
+    say("program: cargo build --release (minutes the first time)")
+    if subprocess.run(["cargo", "build", "--release", "--locked"], cwd=ROOT).returncode != 0:
+        raise Failed("cargo build failed, see above")
+    say("program: built")
+
+
+# --- Python packages, ONNX Runtime, the language encoder -----------------------------------------
+
+
+def fingerprint(*inputs):
+    digest = hashlib.sha256(f"{platform.machine()} {sys.version}".encode())
+    for path in inputs:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def once(name, inputs, results, action):
+    """Run `action` unless its inputs are those of the last time and its results are still there."""
+    stamp, wanted = DEPS / f"{name}.stamp", fingerprint(*inputs)
+    if stamp.is_file() and stamp.read_text() == wanted and all(path.exists() for path in results):
+        say(f"{name}: there")
+        return
+    stamp.unlink(missing_ok=True)
+    action()
+    stamp.write_text(wanted)
+    say(f"{name}: done")
+
+
+def create_venv():
+    # The stamps of what is installed into it lie inside and go with it.
+    create = lambda: run([sys.executable, "-m", "venv", "--clear", VENV])
+    once("venv/environment", [], [VENV / "bin" / "python"], create)
+
+
+def install_packages(name):
+    """Exactly the packages of one requirement list."""
+    listed = REQUIREMENTS / f"{name}.txt"
+    pip = [VENV / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:"]
+
+    def action():
+        say(f"python packages: fetching {listed.name}")
+        run([*pip, "--require-hashes", "-r", listed])
+
+    once(f"venv/{name}", [listed], [], action)
+
+
+def extract_onnxruntime():
+    """The library out of its wheel, to where the program looks for it."""
+    target = DEPS / "onnxruntime"
+
+    def action():
+        package = next(VENV.glob("lib/python*/site-packages/onnxruntime"))
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        for file in [*(package / "capi").glob("libonnxruntime*"), *package.glob("LICENSE"), *package.glob("Third*")]:
+            shutil.copy2(file, target)
+        library = next(target.glob("libonnxruntime.so.*"))
+        (target / "libonnxruntime.so").symlink_to(library.name)
+
+    once("onnxruntime", [REQUIREMENTS / "models.txt"], [target / "libonnxruntime.so"], action)
+
+
+def assemble_text_encoder():
+    script = ROOT / "models" / "sim" / "assemble_text_encoder.py"
+    inputs = [script, REQUIREMENTS / "language_encoder.txt", REQUIREMENTS / "models.txt"]
+    results = [DETECTOR / "text_encoder.onnx", DETECTOR / "tokenizer.json"]
+    once("text-encoder", inputs, results, lambda: run([VENV / "bin" / "python", script]))
+
+
+# --- what belongs to a goal ----------------------------------------------------------------------
+
+
+def in_order(*steps):
+    """Steps of which each needs those before it."""
+
+    def chain():
+        for step in steps:
+            step()
+
+    return chain
+
+
+def together(**chains):
+    """Run the chains beside each other and wait for all; report what failed."""
+    failures = []
+
+    def guarded(name, chain):
+        try:
+            chain()
+        except (Failed, OSError, StopIteration) as error:
+            failures.append(f"{name}: {error}")
+            say(f"{name}: FAILED, see the end")
+
+    threads = [threading.Thread(target=guarded, args=item, name=item[0]) for item in chains.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return failures
+
+
+def main():
+    goal = sys.argv[1] if len(sys.argv) > 1 else "demo"
+    if goal not in ("demo", "test", "bench"):
+        sys.exit(__doc__)
+    DEPS.mkdir(exist_ok=True)
+    failures = together(system=partial(install_system, goal), crates=fetch_crates)
+    more = {"demo": [], "test": ["test"], "bench": ["test", "bench"]}[goal]
+    python = in_order(
+        create_venv,
+        *(partial(install_packages, name) for name in ("language_encoder", "models")),
+        extract_onnxruntime,
+        assemble_text_encoder,
+        *(partial(install_packages, name) for name in more),
+    )
+    failures += together(program=build_program, python=python)
+    for failure in failures:
+        print(f"\nset-up failed: {failure}", file=sys.stderr)
+    sys.exit(1 if failures else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+#!/usr/bin/env python3
+"""Scenelex beside what people use today, in one run on one machine: a table and out/bench/summary.json.
+
+- stages: criterion's medians beside Hugging Face's processors (torchvision and PIL backends) and pycocotools,
+  single-threaded, on the same sizes;
+- node: `scenelex node` beside python_node.py, the same ONNX files, pictures from one publisher over the wire.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from pycocotools import mask as coco
+from rosbags.highlevel import AnyReader
+from transformers import GroundingDinoImageProcessor, SamImageProcessor
+from transformers.models.grounding_dino.image_processing_pil_grounding_dino import GroundingDinoImageProcessorPil
+from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "python"))
+
+from idl_from_msg import default  # noqa: E402
+from peer import Peer, until  # noqa: E402
+
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+MODELS = ROOT / "models" / "sim"
+LOW_RES_SIDE = 256
+TOPIC = "/camera/image_raw/compressed"
+SECONDS = float(os.environ.get("SCENELEX_BENCH_SECONDS", "15"))
+
+
+# --- stages -------------------------------------------------------------------------------------
+
+
+def run_criterion():
+    command = ["cargo", "bench", "--locked", "--bench", "imaging", "--bench", "pipeline"]
+    subprocess.run(command, cwd=ROOT, check=True)
+
+
+def criterion_ms(name: str) -> float:
+    """Median of a criterion bench in milliseconds."""
+    path = TARGET / "criterion" / name / "new" / "estimates.json"
+    return json.loads(path.read_text())["median"]["point_estimate"] / 1e6
+
+
+def python_ms(function, seconds=2.0) -> float:
+    """Median time of a call in milliseconds."""
+    function()
+    times, end = [], time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times) < 5:
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times) * 1e3
+
+
+def disc(height: int, width: int) -> np.ndarray:
+    """Logits of a disc of a third of the image's height, as SAM's decoder gives them; the same as in imaging.rs."""
+    scale = LOW_RES_SIDE / max(height, width)
+    y, x = np.mgrid[:LOW_RES_SIDE, :LOW_RES_SIDE] / scale
+    distance = np.hypot(x - width * 0.4, y - height * 0.5)
+    return ((height / 6 - distance) / (height / 20)).astype(np.float32)
+
+
+def processors() -> dict:
+    """Hugging Face's processors by the name of our bench, each on both of its backends."""
+    letterbox = {
+        "size": {"shortest_edge": 320, "longest_edge": 416},
+        "pad_size": {"height": 320, "width": 416},
+    }
+    return {
+        "letterbox_416x320": (GroundingDinoImageProcessor(**letterbox), GroundingDinoImageProcessorPil(**letterbox)),
+        "shortest_edge_800": (GroundingDinoImageProcessor(), GroundingDinoImageProcessorPil()),
+        "longest_side_1024": (SamImageProcessor(), SamImageProcessorPil()),
+    }
+
+
+def stages() -> dict:
+    """Every stage on one thread: ours, theirs, and how many times faster."""
+    torch.set_num_threads(1)
+    found = {}
+    for height, width in ((480, 640), (720, 1280)):
+        size = f"{width}x{height}"
+        coarse = np.random.default_rng(7).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+        image = np.array(Image.fromarray(coarse).resize((width, height)))
+        cases = {}
+        for name, (torchvision, pil) in processors().items():
+            cases[f"preprocess/{name}/{size}"] = {
+                "Hugging Face (torchvision)": lambda of=torchvision: of(images=image, return_tensors="pt"),
+                "Hugging Face (PIL)": lambda of=pil: of(images=image, return_tensors="np"),
+            }
+        sam = SamImageProcessor()
+        sizes = sam(images=image, return_tensors="pt")
+        logits = torch.from_numpy(disc(height, width)[None, None])
+
+        def upscale():
+            (masks,) = sam.post_process_masks([logits], sizes["original_sizes"], sizes["reshaped_input_sizes"])
+            return masks[0, 0].numpy().view(np.uint8)
+
+        mask = upscale()
+        cases[f"masks/upscale/{size}"] = {"Hugging Face": upscale}
+        cases[f"masks/run_lengths/{size}"] = {"pycocotools": lambda: coco.encode(np.asfortranarray(mask))}
+        cases[f"masks/upscale_and_run_lengths/{size}"] = {
+            "Hugging Face + pycocotools": lambda: coco.encode(np.asfortranarray(upscale())),
+        }
+        for name, others in cases.items():
+            ours = criterion_ms(name.replace("/", "_"))
+            theirs = {label: python_ms(function) for label, function in others.items()}
+            times_faster = {label: value / ours for label, value in theirs.items()}
+            found[name] = {"scenelex_ms": ours, "others_ms": theirs, "times_faster": times_faster}
+    return found
+
+
+# --- the node -----------------------------------------------------------------------------------
+
+
+def demo_pictures() -> tuple[list[bytes], list[str]]:
+    """The demo bag's JPEG pictures and its classes."""
+    pictures, classes = [], []
+    with AnyReader([MODELS / "demo_bag"]) as reader:
+        for connection, _, raw in reader.messages():
+            if connection.topic == TOPIC:
+                pictures.append(bytes(reader.deserialize(raw, connection.msgtype).data))
+            elif connection.topic == "/ground_truth/label_info":
+                classes = [c.class_name for c in reader.deserialize(raw, connection.msgtype).class_map]
+    return pictures, [name for name in classes if name not in ("background", "ignore")]
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure_node(command: list, environment: dict, domain: int, pictures: list[bytes], log: Path) -> dict:
+    """Frames per second of a node that is offered 60 pictures a second, with the age of its results."""
+    peer = Peer(domain)
+    results = peer.subscribe("/scenelex/masks", "scenelex/msg/LabeledMaskArray", depth=100)
+    images = peer.publisher(TOPIC, "sensor_msgs/msg/CompressedImage", reliable=False, depth=1)
+    with log.open("w") as output:
+        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=output, stderr=output)
+    try:
+        alive = lambda: process.poll() is None or sys.exit(f"{command[0]} ended: {log.read_text()[-2000:]}")
+        until(lambda: alive() and images.matched() and results.matched(), 120, "the node")
+        ages, sent, cpu, start = [], 0, 0.0, None
+        while start is None or time.monotonic() < start + SECONDS:
+            now = time.time_ns()
+            picture = default("sensor_msgs/msg/CompressedImage", format="jpeg", data=pictures[sent % len(pictures)])
+            picture.header.stamp.sec, picture.header.stamp.nanosec = divmod(now, 10**9)
+            images.send(picture)
+            sent += 1
+            pause = time.monotonic() + 1 / 60
+            while (left := pause - time.monotonic()) > 0:
+                for sample in results.take(timeout=left):
+                    stamp = sample.header.stamp
+                    ages.append((time.time_ns() - stamp.sec * 10**9 - stamp.nanosec) / 1e6)
+                    if start is None and len(ages) == 10:
+                        # The first results warm caches and do not count.
+                        ages, start, sent, cpu = [], time.monotonic(), 0, cpu_seconds(process.pid)
+        cpu = cpu_seconds(process.pid) - cpu
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+    percentile = lambda q: float(np.percentile(ages, q))
+    return {
+        "fps": len(ages) / SECONDS,
+        "offered_fps": sent / SECONDS,
+        "age_ms": {"p50": percentile(50), "p90": percentile(90), "p99": percentile(99)},
+        "cores": cpu / SECONDS,
+        "cpu_ms_per_frame": 1e3 * cpu / len(ages),
+    }
+
+
+def nodes(pictures: list[bytes], classes: list[str]) -> dict:
+    threads = os.cpu_count()
+    domain = 20 + os.getpid() % 60
+    out = ROOT / "out" / "bench"
+    ours = [TARGET / "release" / "scenelex", "node", "--ros-args", "-r", f"image:={TOPIC}"]
+    ours += ["-p", "image_transport:=compressed", "-p", f"classes:=[{', '.join(classes)}]"]
+    theirs = [sys.executable, ROOT / "benches" / "python_node.py", MODELS, TOPIC, str(threads), str(domain + 1), *classes]
+    environment = {"ROS_DOMAIN_ID": str(domain), "ROS_LOCALHOST_ONLY": "1"}
+    found = {
+        "scenelex": measure_node(ours, environment, domain, pictures, out / "scenelex_node.log"),
+        "python": measure_node(theirs, {}, domain + 1, pictures, out / "python_node.log"),
+    }
+    found["times_faster"] = found["scenelex"]["fps"] / found["python"]["fps"]
+    return found
+
+
+def transport() -> dict:
+    """What arrives of 1280x720 rgb8 at 30 Hz, best effort, from CycloneDDS, and what receiving and writing it costs."""
+    domain, rate = 20 + (os.getpid() + 7) % 60, 30
+    peer = Peer(domain)
+    images = peer.publisher("/camera/image_raw", "sensor_msgs/msg/Image", reliable=False, depth=5)
+    picture = default("sensor_msgs/msg/Image", height=720, width=1280, encoding="rgb8", step=3840, data=bytes(720 * 3840))
+    with tempfile.TemporaryDirectory() as folder:
+        command = [TARGET / "release" / "scenelex", "record", "/camera/image_raw", "--out", f"{folder}/bag"]
+        environment = os.environ | {"ROS_DOMAIN_ID": str(domain), "ROS_LOCALHOST_ONLY": "1"}
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        until(images.matched, 60, "the recorder")
+        time.sleep(1)
+        before, start, sent = cpu_seconds(process.pid), time.monotonic(), 0
+        while sent < rate * SECONDS:
+            images.send(picture)
+            sent += 1
+            time.sleep(max(0.0, start + sent / rate - time.monotonic()))
+        cpu = cpu_seconds(process.pid) - before
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+    recorded = int(re.search(r"recorded (\d+) messages", said)[1])
+    return {"sent": sent, "received": recorded, "cores": cpu / SECONDS}
+
+
+# --- report -------------------------------------------------------------------------------------
+
+
+def report(summary: dict):
+    print(f"\n{'stage':38} {'scenelex':>10}   {'other':38} {'other':>10} {'faster':>8}")
+    for name, row in summary["stages"].items():
+        for label, value in row["others_ms"].items():
+            ours, factor = f"{row['scenelex_ms']:.3f} ms", f"{row['times_faster'][label]:.1f} x"
+            print(f"{name:38} {ours:>10}   {label:38} {f'{value:.3f} ms':>10} {factor:>8}")
+    print(f"\n{'node':12} {'frames/s':>9} {'age p50':>9} {'p90':>9} {'p99':>9} {'cores':>6} {'CPU/frame':>10}")
+    for name in ("scenelex", "python"):
+        row = summary["node"][name]
+        ages = " ".join(f"{row['age_ms'][q]:6.1f} ms" for q in ("p50", "p90", "p99"))
+        print(f"{name:12} {row['fps']:9.1f} {ages} {row['cores']:6.2f} {row['cpu_ms_per_frame']:7.1f} ms")
+    for size, row in summary["pipeline"].items():
+        share = 100 * row["overhead_ms"] / (row["total_ms"] - row["overhead_ms"])
+        print(f"pipeline {size}: {row['total_ms']:.2f} ms a frame, {row['overhead_ms']:.2f} ms beyond the models ({share:.1f} %)")
+    row = summary["transport"]
+    print(f"transport 1280x720 rgb8 at 30 Hz: {row['received']} of {row['sent']} frames, {row['cores']:.3f} cores")
+    print(f"frames per second, times the Python node's: {summary['node']['times_faster']:.2f}")
+
+
+def main():
+    (ROOT / "out" / "bench").mkdir(parents=True, exist_ok=True)
+    pictures, classes = demo_pictures()
+    run_criterion()
+    pipeline = {
+        size: {f"{part}_ms": criterion_ms(f"pipeline/{part}_{size}") for part in ("total", "overhead")}
+        for size in ("640x480", "1280x720")
+    }
+    summary = {
+        "cores": os.cpu_count(),
+        "stages": stages(),
+        "pipeline": pipeline,
+        "node": nodes(pictures, classes),
+        "transport": transport(),
+    }
+    path = ROOT / "out" / "bench" / "summary.json"
+    path.write_text(json.dumps(summary, indent=2) + "\n")
+    report(summary)
+    print(f"written to {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+//! Where images go in a model's input, and the way back.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use proptest::prelude::*;
+use scenelex::{
+    imaging::{Preprocess, PreprocessError, Preprocessor, ResizeRule},
+    types::{ImageSize, PixelPoint, RgbImage},
+};
+
+fn sizes() -> impl Strategy<Value = ImageSize> {
+    (1u32..4000, 1u32..4000).prop_map(|(width, height)| ImageSize::new(width, height))
+}
+
+fn rules() -> impl Strategy<Value = ResizeRule> {
+    prop_oneof![
+        sizes().prop_map(|size| ResizeRule::Letterbox { size }),
+        sizes().prop_map(|size| ResizeRule::Exact { size }),
+        (1u32..2000).prop_map(|side| ResizeRule::LongestSide { side }),
+        (1u32..1000, 1u32..2000).prop_map(|(shortest, longest)| ResizeRule::ShortestEdge { shortest, longest }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn coordinate_maps_are_inverses_and_keep_the_image_inside(
+        rule in rules(), image in sizes(), x in 0.0f32..1.0, y in 0.0f32..1.0,
+    ) {
+        let placement = rule.placement(image);
+        let point = PixelPoint { x: x * image.width as f32, y: y * image.height as f32 };
+        let there = placement.to_model(point);
+        let slack = 1e-3;
+        prop_assert!(there.x >= 0.0 && there.x <= placement.resized.width as f32 + slack);
+        prop_assert!(there.y >= 0.0 && there.y <= placement.resized.height as f32 + slack);
+        let back = placement.to_image(there);
+        prop_assert!((back.x - point.x).abs() <= 1e-6 * image.width as f32 + 1e-6);
+        prop_assert!((back.y - point.y).abs() <= 1e-6 * image.height as f32 + 1e-6);
+    }
+
+    #[test]
+    fn fitted_images_keep_their_aspect_and_touch_a_side(image in sizes(), size in sizes()) {
+        let placement = ResizeRule::Letterbox { size }.placement(image);
+        let fitted = placement.resized;
+        prop_assert_eq!(placement.input, size);
+        prop_assert!(fitted.width >= 1 && fitted.height >= 1);
+        prop_assert!(fitted.width <= size.width && fitted.height <= size.height);
+        prop_assert!(fitted.width == size.width || fitted.height == size.height);
+        // Both sides are within half a pixel of the same scale (a side of one pixel may have been rounded up to it).
+        let scale = (f64::from(size.width) / f64::from(image.width)).min(f64::from(size.height) / f64::from(image.height));
+        for (got, from) in [(fitted.width, image.width), (fitted.height, image.height)] {
+            prop_assert!(got == 1 || (f64::from(got) - scale * f64::from(from)).abs() <= 0.5 + 1e-9);
+        }
+    }
+
+    #[test]
+    fn the_pixel_mask_counts_the_valid_pixels(image in sizes(), width in 1u32..90, height in 1u32..90) {
+        let placement = ResizeRule::Letterbox { size: ImageSize::new(width, height) }.placement(image);
+        let mut mask = vec![-1; placement.input.area()];
+        placement.fill_pixel_mask(&mut mask);
+        prop_assert!(mask.iter().all(|&value| value == 0 || value == 1));
+        prop_assert_eq!(mask.iter().sum::<i64>(), placement.resized.area() as i64);
+        let corner = (placement.resized.height as usize - 1) * width as usize + placement.resized.width as usize - 1;
+        prop_assert_eq!((mask[0], mask[corner]), (1, 1));
+    }
+}
+
+#[test]
+fn padding_is_zero_after_normalising_and_everything_is_written() {
+    let image = RgbImage { size: ImageSize::new(10, 4), data: vec![200; 120] };
+    let resize = ResizeRule::Letterbox { size: ImageSize::new(16, 12) };
+    let mut preprocessor = Preprocessor::new(Preprocess { resize, mean: [0.5; 3], std: [0.25, 0.5, 1.0] });
+    let mut out = vec![f32::NAN; 3 * 16 * 12];
+    let placement = preprocessor.run(&image, &mut out).unwrap();
+    assert_eq!(placement.resized, ImageSize::new(16, 6));
+    for (at, value) in out.iter().enumerate() {
+        let (channel, y) = (at / (16 * 12), at / 16 % 12);
+        let expected = if y < 6 { (200.0 / 255.0 - 0.5) / [0.25, 0.5, 1.0][channel] } else { 0.0 };
+        assert!((value - expected).abs() < 1e-6, "{at}: {value}");
+    }
+}
+
+#[test]
+fn buffers_of_the_wrong_length_are_errors() {
+    let resize = ResizeRule::Exact { size: ImageSize::new(4, 4) };
+    let mut preprocessor = Preprocessor::new(Preprocess { resize, mean: [0.0; 3], std: [1.0; 3] });
+    let image = |width, height, length| RgbImage { size: ImageSize::new(width, height), data: vec![0; length] };
+    let mut run = |image: RgbImage, room: usize| preprocessor.run(&image, &mut vec![0.0; room]).unwrap_err();
+    assert!(matches!(run(image(0, 3, 0), 48), PreprocessError::Empty { .. }));
+    assert!(matches!(run(image(2, 2, 11), 48), PreprocessError::ImageLength { expected: 12, found: 11 }));
+    assert!(matches!(run(image(2, 2, 12), 47), PreprocessError::OutputLength { expected: 48, found: 47, .. }));
+}

@@ -1,0 +1,129 @@
+//! Class lists that change while frames are processed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
+mod support;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use scenelex::{
+    pipeline::{VocabularyError, VocabularyRequest, VocabularyWorker},
+    types::{FrameResult, Header, ImageSize, VocabularySource},
+    vocabulary::{ClassSpec, ListError, VocabularyLimits},
+};
+use support::*;
+
+fn request(labels: &[&str]) -> VocabularyRequest {
+    VocabularyRequest { classes: specs(labels), source: VocabularySource::Topic, header: Header::default() }
+}
+
+fn worker() -> (VocabularyWorker, scenelex::pipeline::VocabularyHandle) {
+    VocabularyWorker::start(tiny_encoder(), VocabularyLimits::default()).unwrap()
+}
+
+#[test]
+fn versions_ids_and_listeners() {
+    let (worker, handle) = worker();
+    assert_eq!(handle.current().vocabulary.version, 0);
+    let changes = handle.subscribe();
+
+    assert_eq!(worker.apply(request(&["red", "blue"])).unwrap(), 1);
+    assert_eq!(worker.apply(request(&["Blue ", "green"])).unwrap(), 2);
+    let current = handle.current();
+    let ids: Vec<(&str, u16)> = current.vocabulary.entries.iter().map(|e| (&*e.label, e.class_id)).collect();
+    assert_eq!(ids, [("blue", 2), ("green", 3)]);
+    assert_eq!(current.vocabulary.source, VocabularySource::Topic);
+
+    let told: Vec<u64> = changes.try_iter().map(|v| v.vocabulary.version).collect();
+    assert_eq!(told, [1, 2]);
+    for _ in 0..20 {
+        worker.apply(request(&["red"])).unwrap();
+    }
+    let told: Vec<u64> = changes.try_iter().map(|v| v.vocabulary.version).collect();
+    assert_eq!(told.last(), Some(&22), "a listener that lags loses the oldest, never the newest");
+    assert!(told.len() < 20);
+}
+
+#[test]
+fn a_bad_list_changes_nothing() {
+    let (worker, handle) = worker();
+    worker.apply(request(&["red"])).unwrap();
+    let error = worker.apply(request(&[])).unwrap_err();
+    assert!(matches!(error, VocabularyError::List(ListError::Empty)), "{error}");
+    // 19 tokens, the tiny model reads 16: refused by the encoder, after the list was found good.
+    let long = ["red mug red mug red mug red mug red mug red mug red mug"];
+    let error = worker.apply(request(&long)).unwrap_err();
+    assert!(matches!(error, VocabularyError::Encoding(_)), "{error}");
+    assert_eq!(handle.current().vocabulary.version, 1);
+    assert_eq!(worker.apply(request(&["blue"])).unwrap(), 2, "refused lists take no version");
+    assert_eq!(handle.current().vocabulary.entries[0].class_id, 2, "and no class id");
+}
+
+#[test]
+fn floods_are_refused_and_the_rest_is_served() {
+    let (worker, handle) = worker();
+    let mut waiting = Vec::new();
+    let mut refused = 0;
+    for _ in 0..200 {
+        match worker.submit(request(&["red", "blue", "green", "yellow"])) {
+            Ok(reply) => waiting.push(reply),
+            Err(VocabularyError::Busy) => refused += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    let versions: Vec<u64> =
+        waiting.iter().map(|w| w.recv_timeout(Duration::from_secs(30)).unwrap().unwrap()).collect();
+    assert_eq!(versions, (1..=versions.len() as u64).collect::<Vec<_>>());
+    assert_eq!(versions.len() + refused, 200);
+    assert_eq!(handle.current().vocabulary.version, versions.len() as u64);
+    drop(worker);
+    assert_eq!(handle.current().vocabulary.version, versions.len() as u64, "the last one stays in use");
+}
+
+#[test]
+fn every_frame_sees_one_whole_vocabulary() {
+    let (worker, handle) = worker();
+    // Odd versions know red under one name, even ones blue under another.
+    let lists = [
+        ClassSpec { synonyms: vec!["red cup".into()], ..ClassSpec::new("red mug") },
+        ClassSpec { synonyms: vec!["blue cup".into()], ..ClassSpec::new("blue ball") },
+    ];
+    let list = move |version: u64| VocabularyRequest {
+        classes: vec![lists[usize::from(version.is_multiple_of(2))].clone()],
+        source: VocabularySource::Service,
+        header: Header::default(),
+    };
+    worker.apply(list(1)).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopping = Arc::clone(&stop);
+    let changing = std::thread::Builder::new().name("changes".into()).spawn(move || {
+        let mut version = 1;
+        while !stopping.load(Ordering::Relaxed) {
+            version += 1;
+            assert_eq!(worker.apply(list(version)).unwrap(), version);
+        }
+    });
+
+    let mut pipeline = tiny_pipeline(tiny_config());
+    let image = picture(ImageSize::new(64, 48), &[(0, 0, RED), (3, 2, BLUE)]);
+    let mut result = FrameResult::default();
+    let mut versions = Vec::new();
+    // Until enough changes fell between frames, whatever the speed of either side.
+    while versions.len() < 10 {
+        pipeline.process(&image, &handle.current(), &mut result).unwrap();
+        let (label, id) = if result.vocabulary_version % 2 == 1 { ("red mug", 1) } else { ("blue ball", 2) };
+        assert_eq!(result.instances.len(), 1, "version {}", result.vocabulary_version);
+        assert_eq!((&*result.instances[0].label, result.instances[0].class_id), (label, id));
+        assert!(versions.last().is_none_or(|&last| last <= result.vocabulary_version), "versions never go back");
+        if versions.last() != Some(&result.vocabulary_version) {
+            versions.push(result.vocabulary_version);
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    changing.unwrap().join().unwrap();
+}

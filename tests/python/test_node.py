@@ -1,0 +1,168 @@
+"""`scenelex node` seen from another ROS 2 implementation, with models whose right answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("cyclonedds", reason="the Python package cyclonedds is not installed (no wheel for this machine)")
+
+from camera import LATCHED, NODE, PER_FRAME, Camera, counters  # noqa: E402
+from conftest import COLOURS, COMPRESSED, RESULT  # noqa: E402
+from peer import until  # noqa: E402
+from pictures import (  # noqa: E402
+    HEIGHT,
+    WIDTH,
+    cell,
+    compressed,
+    jpeg,
+    mask,
+    overlap,
+    painted,
+    pixels,
+    raw,
+    scene,
+    stamp_ns,
+)
+
+CELLS = {(0, 0): "red", (2, 1): "blue", (3, 2): "yellow", (1, 2): "green"}
+# Value of a pixel without a class in an 8-bit semantic image.
+UNLABELLED = 255
+
+
+def check_masks(masks, cells=CELLS):
+    """Every painted cell is one labelled mask, and nothing else is."""
+    assert (masks.height, masks.width) == (HEIGHT, WIDTH)
+    assert sorted(one.label for one in masks.masks) == sorted(cells.values())
+    places = {colour: place for place, colour in cells.items()}
+    for one in masks.masks:
+        rows, columns = cell(*places[one.label])
+        expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+        expected[rows, columns] = 1
+        assert overlap(mask(one.counts, HEIGHT, WIDTH), expected) > 0.9, one.label
+        box = one.bbox
+        assert abs(box.x_offset - columns.start) <= 2 and abs(box.x_offset + box.width - columns.stop) <= 2
+        assert abs(box.y_offset - rows.start) <= 2 and abs(box.y_offset + box.height - rows.stop) <= 2
+        assert 0.5 < one.score <= 1
+        assert one.phrase == one.label
+
+
+def test_every_output_of_a_frame(node, peer):
+    camera = Camera(peer, node(), outputs=tuple(PER_FRAME))
+    latched = {name: peer.subscribe(f"{NODE}/{name}", kind, latched=True) for name, kind in LATCHED.items()}
+    vocabulary = latched["vocabulary"].wait(timeout=RESULT)
+    names = {entry.class_id: entry.label for entry in vocabulary.entries}
+    assert list(names.values()) == list(COLOURS)
+    assert (vocabulary.version, vocabulary.source) == (1, "configuration")
+    info = latched["semantic/label_info"].wait(timeout=RESULT)
+    assert {c.class_id: c.class_name for c in info.class_map} == names
+
+    for number in (1_700_000_000_123_456_789, 5):
+        got = camera.serve(compressed(jpeg(scene(CELLS)), number))
+        assert {m.header.frame_id for m in got.values()} == {"camera_optical_frame"}
+        masks, detections = got["masks"], got["detections"]
+        check_masks(masks)
+        assert masks.vocabulary_version == 1
+        assert masks.vocabulary_age.sec >= 0
+        durations = {s.stage: s.duration.sec * 10**9 + s.duration.nanosec for s in masks.stages}
+        assert {"decode", "detect", "encode_image", "decode_masks", "models", "total", "queue"} <= durations.keys()
+        assert durations["total"] >= durations["models"] > 0
+        assert all(names[one.class_id] == one.label for one in masks.masks)
+        assert len({one.instance_id for one in masks.masks}) == len(masks.masks)
+
+        semantic, instances = got["semantic/image"], got["instances/image"]
+        assert (semantic.encoding, instances.encoding) == ("mono8", "mono16")
+        classes = painted(masks.masks, HEIGHT, WIDTH, lambda m: m.class_id, UNLABELLED)
+        assert np.array_equal(pixels(semantic), classes)
+        assert np.array_equal(pixels(instances), painted(masks.masks, HEIGHT, WIDTH, lambda m: m.instance_id))
+
+        by_id = {d.id: d for d in detections.detections}
+        assert by_id.keys() == {str(one.instance_id) for one in masks.masks}
+        for one in masks.masks:
+            found = by_id[str(one.instance_id)]
+            assert found.results[0].hypothesis.class_id == one.label
+            assert found.results[0].hypothesis.score == pytest.approx(one.score, abs=1e-6)
+            centre = one.bbox.x_offset + one.bbox.width / 2, one.bbox.y_offset + one.bbox.height / 2
+            assert (found.bbox.center.position.x, found.bbox.center.position.y) == pytest.approx(centre, abs=1)
+            assert (found.bbox.size_x, found.bbox.size_y) == pytest.approx((one.bbox.width, one.bbox.height), abs=2)
+
+
+@pytest.mark.parametrize(("encoding", "padding"), [("rgb8", 0), ("bgr8", 24)])
+def test_raw_images(node, peer, encoding, padding):
+    camera = Camera(peer, node(compressed=False), compressed=False)
+    check_masks(camera.serve(raw(scene(CELLS), 1, encoding, padding))["masks"])
+    # Another size, another scene, in the same process.
+    small = {(1, 1): "red"}
+    check_masks(camera.serve(raw(scene(small), 2, encoding, padding))["masks"], small)
+
+
+def test_a_frame_without_objects_has_a_result_too(node, peer):
+    camera = Camera(peer, node(), outputs=tuple(PER_FRAME))
+    got = camera.serve(compressed(jpeg(scene({})), 1))
+    assert got["masks"].masks == [] and got["detections"].detections == []
+    assert set(np.unique(pixels(got["semantic/image"]))) == {UNLABELLED}
+    assert set(np.unique(pixels(got["instances/image"]))) == {0}
+
+
+def test_overlay_is_made_only_while_somebody_listens(node, peer):
+    running = node()
+    camera = Camera(peer, running)
+    rgb = scene(CELLS)
+    camera.serve(compressed(jpeg(rgb), 1))
+    overlays = peer.subscribe(f"{NODE}/overlay/image", "sensor_msgs/msg/Image")
+    until(lambda: running.alive() and overlays.matched(), RESULT, "the overlay's publisher")
+    assert overlays.take(timeout=1.0) == [], "an overlay of a frame from before the subscription"
+    camera.serve(compressed(jpeg(rgb), 2))
+    overlay = overlays.wait(lambda o: stamp_ns(o) == 2, RESULT)
+    assert (overlay.height, overlay.width, overlay.encoding) == (HEIGHT, WIDTH, "rgb8")
+    shown = np.frombuffer(overlay.data, np.uint8).reshape(overlay.height, overlay.step)[:, : 3 * overlay.width]
+    changed = np.abs(shown.reshape(rgb.shape).astype(int) - rgb).max(axis=2) > 24
+    assert changed.mean() > 0.02, "nothing was drawn"
+    assert (~changed).mean() > 0.3, "the picture itself is gone"
+
+
+def test_newest_picture_wins(node, peer):
+    """Many more pictures than can be served: results keep their order, end with the last picture, drops are counted."""
+    camera = Camera(peer, node())
+    diagnostics = peer.subscribe("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", depth=100)
+    picture, sent = jpeg(scene(CELLS)), 1500
+    camera.serve(compressed(picture, 10**6))
+    camera.kept["masks"].clear()
+    camera.stream([compressed(picture, 10**6 + n) for n in range(1, sent + 1)], rate=2000)
+    camera.result(10**6 + sent)
+    stamps = list(camera.kept["masks"])
+    assert stamps == sorted(stamps)
+    assert 0 < len(stamps) < sent
+    counts = counters(diagnostics, lambda found: found["received"] == found["processed"] + found["dropped"])
+    assert counts["dropped"] > 0
+    assert counts["processed"] >= len(stamps)
+    assert counts["bad_images"] == 0
+
+
+def test_names_and_types_on_the_graph(node, peer):
+    running = node()
+    expected = {
+        f"rt{COMPRESSED}": "sensor_msgs::msg::dds_::CompressedImage_",
+        f"rt{NODE}/masks": "scenelex::msg::dds_::LabeledMaskArray_",
+        f"rt{NODE}/detections": "vision_msgs::msg::dds_::Detection2DArray_",
+        f"rt{NODE}/semantic/image": "sensor_msgs::msg::dds_::Image_",
+        f"rt{NODE}/semantic/label_info": "vision_msgs::msg::dds_::LabelInfo_",
+        f"rt{NODE}/instances/image": "sensor_msgs::msg::dds_::Image_",
+        f"rt{NODE}/overlay/image": "sensor_msgs::msg::dds_::Image_",
+        f"rt{NODE}/vocabulary": "scenelex::msg::dds_::Vocabulary_",
+        f"rt{NODE}/set_vocabulary": "std_msgs::msg::dds_::String_",
+        "rt/diagnostics": "diagnostic_msgs::msg::dds_::DiagnosticArray_",
+        f"rq{NODE}/set_vocabularyRequest": "scenelex::srv::dds_::SetVocabulary_Request_",
+        f"rr{NODE}/set_vocabularyReply": "scenelex::srv::dds_::SetVocabulary_Response_",
+    }
+    found = {}
+
+    def complete():
+        running.alive()
+        found.update(peer.topics())
+        return expected.items() <= found.items()
+
+    try:
+        until(complete, RESULT, "every topic")
+    except TimeoutError:
+        assert found == found | expected

@@ -1,0 +1,71 @@
+//! `--ros-args` as ROS 2 documents them.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+use scenelex::ros::arguments::{ArgumentError, ParameterSource, RosArguments};
+
+fn parse(line: &str) -> Result<RosArguments, ArgumentError> {
+    RosArguments::parse(&line.split_whitespace().collect::<Vec<_>>())
+}
+
+#[test]
+fn a_launch_files_command_line_is_understood() {
+    let parsed = parse(
+        "--ros-args --log-level rcl:=debug --disable-external-lib-logs -r __node:=eyes -r __ns:=/robot \
+         --params-file a.yaml -p box_threshold:=0.4 --params-file b.yaml -p eyes:use_sim_time:=true \
+         -r image:=/camera/image_raw -r other:image:=/elsewhere -- --ros-args --remap ~/masks:=masks",
+    )
+    .unwrap();
+    assert_eq!(parsed.log_level.as_deref(), Some("debug"));
+    let value = |node: Option<&str>, name: &str, yaml: &str| ParameterSource::Value {
+        node: node.map(str::to_owned),
+        name: name.to_owned(),
+        yaml: yaml.to_owned(),
+    };
+    assert_eq!(
+        parsed.parameters,
+        [
+            ParameterSource::File("a.yaml".into()),
+            value(None, "box_threshold", "0.4"),
+            ParameterSource::File("b.yaml".into()),
+            value(Some("eyes"), "use_sim_time", "true"),
+        ]
+    );
+    let node = parsed.identity("scenelex").unwrap();
+    assert_eq!(node.full_name(), "/robot/eyes");
+    assert_eq!(node.resolve("image").unwrap(), "/camera/image_raw");
+    assert_eq!(node.resolve("~/masks").unwrap(), "/robot/masks");
+    assert_eq!(node.resolve("~/overlay/image").unwrap(), "/robot/eyes/overlay/image");
+    assert_eq!(node.resolve("/diagnostics").unwrap(), "/diagnostics");
+}
+
+#[test]
+fn names_without_rules_stay_and_the_first_rule_wins() {
+    let node = parse("").unwrap().identity("scenelex").unwrap();
+    assert_eq!((node.full_name().as_str(), node.resolve("image").unwrap().as_str()), ("/scenelex", "/image"));
+    let node = parse("--ros-args -r image:=/a -r /image:=/b -r rostopic:///diagnostics:=/c").unwrap();
+    let node = node.identity("scenelex").unwrap();
+    assert_eq!(node.resolve("image").unwrap(), "/a");
+    assert_eq!(node.resolve("/diagnostics").unwrap(), "/c");
+    // A rule is about whole names, never about parts of them.
+    assert_eq!(node.resolve("image/compressed").unwrap(), "/image/compressed");
+}
+
+#[test]
+fn what_cannot_be_understood_is_named() {
+    for (line, expected) in [
+        ("image:=/a", "image:=/a"),
+        ("--ros-args --rermap a:=b", "--rermap"),
+        ("--ros-args -r", "-r needs a value"),
+        ("--ros-args -r image=/a", "image=/a"),
+        ("--ros-args -r image:=", "image:="),
+        ("--ros-args -p :=3", ":=3"),
+        ("--ros-args --log-level loud", "loud"),
+        ("--ros-args -r __node:=a/b", "a/b"),
+        ("--ros-args -r __ns:=/a//b", "/a//b"),
+        ("--ros-args --disable-gravity", "--disable-gravity"),
+    ] {
+        let error = parse(line).unwrap_err().to_string();
+        assert!(error.contains(expected), "{line}: {error}");
+    }
+}

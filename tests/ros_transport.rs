@@ -1,0 +1,147 @@
+//! The embedded transport against itself: two nodes of one process that meet on the wire. What an independent peer sees
+//! is tested from Python.
+
+#![cfg(feature = "dds")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+use std::{
+    sync::mpsc::{self, RecvTimeoutError, SyncSender},
+    time::{Duration, Instant},
+};
+
+use scenelex::ros::{
+    Qos, Transport,
+    dds::{DdsTransport, Environment},
+    messages::{
+        Image, LabelInfo, RosMessage, SetVocabulary, SetVocabularyRequest, SetVocabularyResponse, StringMessage,
+        VisionClass,
+    },
+    transport::{Publisher, TopicInfo, TransportError, call, serve, subscribe},
+};
+
+/// Far longer than anything here takes; only a fault waits so long.
+const LONG: Duration = Duration::from_secs(30);
+
+fn join(name: &str, domain: u16) -> DdsTransport {
+    let environment = Environment::from_lookup(|variable| match variable {
+        "ROS_DOMAIN_ID" => Some(domain.to_string()),
+        "ROS_LOCALHOST_ONLY" => Some("1".to_owned()),
+        _ => None,
+    });
+    DdsTransport::new("/test", name, &environment.unwrap()).unwrap()
+}
+
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !condition() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn sink<T>() -> (SyncSender<T>, mpsc::Receiver<T>) {
+    mpsc::sync_channel(1024)
+}
+
+#[test]
+fn reliable_messages_arrive_once_and_in_order() {
+    let (a, b) = (join("a", 121), join("b", 121));
+    let (sender, received) = sink();
+    let subscription = subscribe::<StringMessage, _>(
+        &b,
+        "/talk",
+        Qos { history: scenelex::ros::transport::History::KeepAll, ..Qos::RELIABLE },
+        move |message| {
+            sender.send(message.data).unwrap();
+        },
+    );
+    let subscription = subscription.unwrap();
+    let publisher = Publisher::<StringMessage>::new(&a, "/talk", Qos::RELIABLE).unwrap();
+    until("matched", || publisher.raw().subscribers() == 1 && subscription.publishers() == 1);
+    for number in 0..100 {
+        publisher.publish(&StringMessage { data: number.to_string() }).unwrap();
+    }
+    assert!(publisher.raw().flush(LONG));
+    for number in 0..100 {
+        assert_eq!(received.recv_timeout(LONG).unwrap(), number.to_string());
+    }
+    let talk = TopicInfo { name: "/talk".to_owned(), type_name: StringMessage::TYPE.to_owned() };
+    until("seen on the graph", || b.topics().contains(&talk));
+    assert!(!a.topics().contains(&talk), "one's own topics are not others'");
+    assert_eq!((a.node_name(), b.node_name()), ("/test/a", "/test/b"));
+
+    drop(subscription);
+    until("gone", || publisher.raw().subscribers() == 0);
+    publisher.publish(&StringMessage::default()).unwrap();
+    assert!(matches!(received.recv_timeout(Duration::from_millis(200)), Err(RecvTimeoutError::Disconnected)));
+}
+
+#[test]
+fn latched_messages_reach_late_subscribers() {
+    let (a, b) = (join("a", 122), join("b", 122));
+    let publisher = Publisher::<LabelInfo>::new(&a, "/info", Qos::LATCHED).unwrap();
+    for id in [1, 2] {
+        let class_map = vec![VisionClass { class_id: id, class_name: "mug".to_owned() }];
+        publisher.publish(&LabelInfo { class_map, ..LabelInfo::default() }).unwrap();
+    }
+    let (sender, received) = sink();
+    let _subscription = subscribe::<LabelInfo, _>(&b, "/info", Qos::LATCHED, move |message| {
+        sender.send(message.class_map[0].class_id).unwrap();
+    });
+    // The history holds one: the newest.
+    until("the newest", || received.recv_timeout(LONG).unwrap() == 2);
+}
+
+#[test]
+fn large_messages_are_fragmented_and_put_together() {
+    let (a, b) = (join("a", 123), join("b", 123));
+    let (sender, received) = sink();
+    let _subscription =
+        subscribe::<Image, _>(&b, "/image", Qos::RELIABLE, move |message| sender.send(message).unwrap());
+    let publisher = Publisher::<Image>::new(&a, "/image", Qos::RELIABLE).unwrap();
+    until("matched", || publisher.raw().subscribers() == 1);
+    let data = (0..1920 * 1080 * 3_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let image = Image { height: 1080, width: 1920, encoding: "rgb8".to_owned(), step: 5760, data, ..Image::default() };
+    publisher.publish(&image).unwrap();
+    assert!(received.recv_timeout(LONG).unwrap() == image, "the image changed on the way");
+}
+
+#[test]
+fn services_answer_the_one_who_asked() {
+    let (a, b, c) = (join("a", 124), join("b", 124), join("c", 124));
+    let name = "/test/a/set_vocabulary";
+    let client = b.client(name, "scenelex/srv/SetVocabulary").unwrap();
+    let nobody = call::<SetVocabulary>(&*client, &SetVocabularyRequest::default(), Duration::from_millis(100));
+    assert!(matches!(nobody, Err(TransportError::NoAnswer { .. })));
+
+    let _server = serve::<SetVocabulary, _>(&a, name, |request| SetVocabularyResponse {
+        success: true,
+        message: request.classes.join("+"),
+        version: 7,
+        entries: request.entries,
+    });
+    let other = c.client(name, "scenelex/srv/SetVocabulary").unwrap();
+    for round in 0..5 {
+        for (client, who) in [(&client, "b"), (&other, "c")] {
+            let request =
+                SetVocabularyRequest { classes: vec![who.to_owned(), round.to_string()], entries: Vec::new() };
+            let response = call::<SetVocabulary>(&**client, &request, LONG).unwrap();
+            assert_eq!((response.message, response.version), (format!("{who}+{round}"), 7));
+        }
+    }
+}
+
+#[test]
+fn what_is_not_the_expected_message_is_skipped() {
+    let (a, b) = (join("a", 125), join("b", 125));
+    let (sender, received) = sink();
+    let _subscription =
+        subscribe::<StringMessage, _>(&b, "/talk", Qos::RELIABLE, move |m| sender.send(m.data).unwrap());
+    let publisher = a.advertise("/talk", StringMessage::TYPE, Qos::RELIABLE).unwrap();
+    until("matched", || publisher.subscribers() == 1);
+    publisher.publish(vec![0, 1, 0, 0, 0xff, 0xff, 0xff, 0xff, 1].into()).unwrap();
+    assert!(publisher.publish(vec![0, 1].into()).is_err(), "a message without its header was sent");
+    publisher.publish(scenelex::ros::cdr::encode(&StringMessage { data: "good".to_owned() }).unwrap()).unwrap();
+    assert_eq!(received.recv_timeout(LONG).unwrap(), "good");
+    assert!(a.advertise("/talk", "String", Qos::RELIABLE).is_err(), "a type without its package was accepted");
+}
