@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "helpers of tests")]
 
+mod support;
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
@@ -13,6 +15,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use scenelex::replay::{Bag, Durability, MessageQuery, OfferedQos, RecordedTopic, Recorder, Reliability};
+use support::Domain;
 
 /// Ends a hanging test; nothing is measured with it.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -34,20 +37,26 @@ impl Drop for Scratch {
     }
 }
 
-/// The program, on a ROS domain of the test's own and this machine only, run from the repository.
-fn scenelex(domain: u16) -> Command {
+/// The program on this machine only, run from the repository.
+fn scenelex() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_scenelex"));
     command
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .env("ROS_DOMAIN_ID", domain.to_string())
         .env("ROS_LOCALHOST_ONLY", "1")
         .env_remove("RUST_LOG")
         .stdin(Stdio::null());
     command
 }
 
+/// The program on a ROS domain of the test's own.
+fn scenelex_on(domain: &Domain) -> Command {
+    let mut command = scenelex();
+    command.env("ROS_DOMAIN_ID", domain.id.to_string());
+    command
+}
+
 fn run(arguments: &[&str]) -> Output {
-    scenelex(171).args(arguments).output().unwrap()
+    scenelex().args(arguments).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -196,22 +205,27 @@ fn chatter_bag(folder: &Path) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
 
 #[test]
 fn what_is_played_is_recorded() {
+    let domain = Domain::unused();
     let scratch = Scratch::new("play-record");
     let (played, recorded) = (scratch.0.join("played"), scratch.0.join("recorded"));
     let (names_data, chatter_data) = chatter_bag(&played);
     let player = Running::start(
-        scenelex(172).arg("play").arg(&played).args(["--wait-for-subscribers", "1", "--wait-timeout", "60"]).args([
-            // The recorder tries several qualities of service before it settles.
-            "--delay",
-            "4",
-            "--remap",
-            "/chatter:=/renamed",
-            "--clock",
-            "100",
-        ]),
+        scenelex_on(&domain)
+            .arg("play")
+            .arg(&played)
+            .args(["--wait-for-subscribers", "1", "--wait-timeout", "60"])
+            .args([
+                // The recorder tries several qualities of service before it settles.
+                "--delay",
+                "4",
+                "--remap",
+                "/chatter:=/renamed",
+                "--clock",
+                "100",
+            ]),
     );
     let recorder = Running::start(
-        scenelex(172)
+        scenelex_on(&domain)
             .args(["record", "/names", "/renamed", "/clock:rosgraph_msgs/msg/Clock", "--wait", "60", "--out"])
             .arg(&recorded),
     );
@@ -248,12 +262,13 @@ fn what_is_played_is_recorded() {
 
 #[test]
 fn a_signal_ends_the_player() {
+    let domain = Domain::unused();
     let scratch = Scratch::new("signal");
     let bag = scratch.0.join("bag");
     chatter_bag(&bag);
     // So slow that only the signal can end it, and with a wait before: whatever it is doing, it must end.
     for more in [&["--rate", "0.0001"][..], &["--wait-for-subscribers", "1"], &["--delay", "1000"], &["--loop"]] {
-        let mut player = Running::start(scenelex(173).arg("play").arg(&bag).args(more));
+        let mut player = Running::start(scenelex_on(&domain).arg("play").arg(&bag).args(more));
         player.wait_for("opened");
         player.interrupt();
         let (code, said) = player.wait();
@@ -263,10 +278,11 @@ fn a_signal_ends_the_player() {
 
 #[test]
 fn a_closed_stdin_ends_a_child_that_was_asked_to() {
+    let domain = Domain::unused();
     let scratch = Scratch::new("stdin");
     let bag = scratch.0.join("bag");
     chatter_bag(&bag);
-    let mut command = scenelex(174);
+    let mut command = scenelex_on(&domain);
     command.args(["--until-stdin-closes", "play"]).arg(&bag).args(["--delay", "1000"]).stdin(Stdio::piped());
     let mut player = Running::start(&mut command);
     player.wait_for("opened");
@@ -299,7 +315,7 @@ fn pictures_are_segmented_and_broken_ones_reported() {
     });
     picture.save(&good).unwrap();
     fs::write(&bad, "no picture").unwrap();
-    let output = scenelex(171)
+    let output = scenelex()
         .args(["segment", "--classes", "box, ball"])
         .arg(&bad)
         .arg(scratch.0.join("absent.jpg"))
@@ -335,7 +351,7 @@ fn the_demo_labels_measures_and_records() {
         return;
     }
     let scratch = Scratch::new("demo");
-    let output = scenelex(171).args(["demo", "--out"]).arg(&scratch.0).output().unwrap();
+    let output = scenelex().args(["demo", "--out"]).arg(&scratch.0).output().unwrap();
     let said = text(&output.stderr);
     assert!(output.status.success(), "{said}");
     let summary: serde_json::Value =

@@ -4,6 +4,8 @@
 #![cfg(feature = "dds")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
+mod support;
+
 use std::{
     sync::mpsc::{self, RecvTimeoutError, SyncSender},
     time::{Duration, Instant},
@@ -18,13 +20,14 @@ use scenelex::ros::{
     },
     transport::{Publisher, TopicInfo, TransportError, call, serve, subscribe},
 };
+use support::Domain;
 
 /// Far longer than anything here takes; only a fault waits so long.
 const LONG: Duration = Duration::from_secs(30);
 
-fn join(name: &str, domain: u16) -> DdsTransport {
+fn join(name: &str, domain: &Domain) -> DdsTransport {
     let environment = Environment::from_lookup(|variable| match variable {
-        "ROS_DOMAIN_ID" => Some(domain.to_string()),
+        "ROS_DOMAIN_ID" => Some(domain.id.to_string()),
         "ROS_LOCALHOST_ONLY" => Some("1".to_owned()),
         _ => None,
     });
@@ -45,7 +48,8 @@ fn sink<T>() -> (SyncSender<T>, mpsc::Receiver<T>) {
 
 #[test]
 fn reliable_messages_arrive_once_and_in_order() {
-    let (a, b) = (join("a", 121), join("b", 121));
+    let domain = Domain::unused();
+    let (a, b) = (join("a", &domain), join("b", &domain));
     let (sender, received) = sink();
     let subscription = subscribe::<StringMessage, _>(
         &b,
@@ -78,7 +82,8 @@ fn reliable_messages_arrive_once_and_in_order() {
 
 #[test]
 fn latched_messages_reach_late_subscribers() {
-    let (a, b) = (join("a", 122), join("b", 122));
+    let domain = Domain::unused();
+    let (a, b) = (join("a", &domain), join("b", &domain));
     let publisher = Publisher::<LabelInfo>::new(&a, "/info", Qos::LATCHED).unwrap();
     for id in [1, 2] {
         let class_map = vec![VisionClass { class_id: id, class_name: "mug".to_owned() }];
@@ -94,7 +99,8 @@ fn latched_messages_reach_late_subscribers() {
 
 #[test]
 fn large_messages_are_fragmented_and_put_together() {
-    let (a, b) = (join("a", 123), join("b", 123));
+    let domain = Domain::unused();
+    let (a, b) = (join("a", &domain), join("b", &domain));
     let (sender, received) = sink();
     let _subscription =
         subscribe::<Image, _>(&b, "/image", Qos::RELIABLE, move |message| sender.send(message).unwrap());
@@ -108,7 +114,8 @@ fn large_messages_are_fragmented_and_put_together() {
 
 #[test]
 fn services_answer_the_one_who_asked() {
-    let (a, b, c) = (join("a", 124), join("b", 124), join("c", 124));
+    let domain = Domain::unused();
+    let (a, b, c) = (join("a", &domain), join("b", &domain), join("c", &domain));
     let name = "/test/a/set_vocabulary";
     let client = b.client(name, "scenelex/srv/SetVocabulary").unwrap();
     let nobody = call::<SetVocabulary>(&*client, &SetVocabularyRequest::default(), Duration::from_millis(100));
@@ -133,7 +140,8 @@ fn services_answer_the_one_who_asked() {
 
 #[test]
 fn what_is_not_the_expected_message_is_skipped() {
-    let (a, b) = (join("a", 125), join("b", 125));
+    let domain = Domain::unused();
+    let (a, b) = (join("a", &domain), join("b", &domain));
     let (sender, received) = sink();
     let _subscription =
         subscribe::<StringMessage, _>(&b, "/talk", Qos::RELIABLE, move |m| sender.send(m.data).unwrap());

@@ -16,7 +16,7 @@ use scenelex::{
     replay::{Bag, MessageQuery, OfferedQos, Pace},
     ros::{
         messages::Clock,
-        transport::{Publisher, Qos, RawPublisher, Transport},
+        transport::{LINGER, Publisher, Qos, RawPublisher, Transport},
     },
     types::Stamp,
 };
@@ -165,6 +165,9 @@ pub fn run(args: &PlayArgs) -> Result<ExitCode> {
         if !interrupt.is_raised() && !track.publisher.flush(FLUSH) {
             tracing::warn!(topic = %track.name, "a subscriber did not acknowledge the last messages");
         }
+    }
+    if !interrupt.is_raised() && tracks.values().any(|track| track.publisher.subscribers() > 0) {
+        thread::sleep(LINGER);
     }
     if !args.quiet {
         say(&format!(

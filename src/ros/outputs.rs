@@ -18,15 +18,12 @@ use super::{
     messages::{Detection2DArray, Header, Image, ImageView, LabeledMaskArray, RosMessage},
     names::InvalidName,
     throttle::Throttle,
-    transport::{Qos, RawPublisher, Transport, TransportError},
+    transport::{LINGER, Qos, RawPublisher, Transport, TransportError},
 };
 use crate::{
     imaging::draw_overlay,
     types::{FrameResult, ImageSize, RgbImage},
 };
-
-/// Time subscribers get to take the last result after they confirmed it.
-const LINGER: Duration = Duration::from_millis(100);
 
 /// A topic could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -171,7 +168,6 @@ impl Outputs {
                 tracing::warn!("a subscriber did not confirm the last result");
             }
         }
-        // A RustDDS reader gives up what it has confirmed but not yet handed over when the writer leaves.
         if self.masks.wanted() || self.detections.wanted() {
             std::thread::sleep(LINGER);
         }

@@ -188,6 +188,10 @@ pub trait Transport: Send + Sync {
     fn topics(&self) -> Vec<TopicInfo>;
 }
 
+/// How long whoever sent something stays after [`RawPublisher::flush`]: a RustDDS reader gives up what it has confirmed but
+/// not yet handed over when the writer leaves.
+pub const LINGER: Duration = Duration::from_millis(200);
+
 /// The sending side of one topic. Dropping it takes it off the graph.
 pub trait RawPublisher: Send + Sync {
     /// Sends `message` (encapsulation header and little- or big-endian CDR body).

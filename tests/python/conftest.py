@@ -74,21 +74,21 @@ def demo_bag() -> DemoBag:
     return DemoBag([Picture(t, jpegs[t], truths[t]) for t in sorted(jpegs)], names)
 
 
-def free_domain() -> int:
-    """A ROS domain in which nobody on this machine takes part at the moment."""
-    for domain in random.sample(range(10, 100), 90):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+@pytest.fixture
+def domain():
+    """A ROS domain of the test's own. Whoever holds the last port of its range has claimed it, the Rust tests included."""
+    for number in random.sample(range(10, 101), 91):
+        first = 7400 + 250 * number
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as claim, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
-                probe.bind(("", 7410 + 250 * domain))
-                return domain
+                claim.bind(("127.0.0.1", first + 249))
+                probe.bind(("", first + 10))  # the first participant's port
             except OSError:
                 continue
+            probe.close()
+            yield number
+            return
     raise RuntimeError("every ROS domain is taken")
-
-
-@pytest.fixture
-def domain() -> int:
-    return free_domain()
 
 
 @pytest.fixture

@@ -111,8 +111,6 @@ class Peer:
         writer = Publisher(DataWriter(self.participant, topic, qos=qos))
         reader = Subscription(self.participant, f"rr{name}Reply", response_type, qos)
         until(lambda: writer.matched() and reader.matched(), timeout, f"service {name}")
-        # The server has to find our reader too before it answers, and nothing in DDS tells us when it has.
-        time.sleep(1.0)
         request = request_type.__idl__.v1_machine.default_initialize()
         # The client is named by half of its writer's GUID, so that it knows its replies among all.
         request.client, request.sequence = random.getrandbits(64), next(self.sequence)

@@ -1,7 +1,12 @@
-//! What several test binaries share: the tiny bundles of `tests/golden/tiny` and pictures they understand.
+//! What several test binaries share: the tiny bundles of `tests/golden/tiny`, pictures they understand, ROS domains.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, reason = "each test binary uses a part of it")]
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    net::{Ipv4Addr, UdpSocket},
+    path::PathBuf,
+    sync::Arc,
+    time::SystemTime,
+};
 
 use scenelex::{
     inference::{Bundle, ModelOptions, TextEncoder},
@@ -76,5 +81,27 @@ pub fn picture(size: ImageSize, cells: &[(u32, u32, [u8; 3])]) -> CameraImage {
     CameraImage {
         header: Header { stamp: Stamp { sec: 12, nanosec: 34 }, frame_id: "camera".into() },
         payload: ImagePayload::Raw { size, encoding: "rgb8".into(), is_bigendian: false, step: size.width * 3, data },
+    }
+}
+
+/// A ROS domain of the test's own: tests of other threads, binaries and checkouts keep off it while this value lives.
+pub struct Domain {
+    pub id: u16,
+    _claim: UdpSocket,
+}
+
+impl Domain {
+    pub fn unused() -> Self {
+        // Ports of domains above 100 may be anybody's outgoing connection (DDSI-RTPS 2.3, 9.6.1: 7400 + 250 per domain).
+        let candidates = (0..91).map(|k| 10 + ((std::process::id() + k) % 91) as u16);
+        let mut claimed = candidates.filter_map(|id| {
+            let first = 7400 + 250 * id;
+            // The last port of the range is no participant's; the Python tests claim domains by it too.
+            let claim = UdpSocket::bind((Ipv4Addr::LOCALHOST, first + 249)).ok()?;
+            // The first participant's port: not free where somebody else is on the domain.
+            UdpSocket::bind((Ipv4Addr::UNSPECIFIED, first + 10)).ok()?;
+            Some(Self { id, _claim: claim })
+        });
+        claimed.next().expect("every ROS domain is taken")
     }
 }

@@ -158,7 +158,8 @@ def train(args: argparse.Namespace) -> None:
     if args.rescan > 0:
         watcher = threading.Thread(target=watch_folder, args=(store, stop, args.rescan), name="shard-watch", daemon=True)
         watcher.start()
-    views = (CpuViews if cpu else Views)(store, args.seed + run.steps)
+    seed = args.seed + run.steps
+    views = CpuViews(store, seed, args.damage) if cpu else Views(store, seed)
     small = (args.small[0], args.small[1]) if cpu else (WIDTH, HEIGHT)
     cells_of = {size: tuple(v.to(device) for v in cell_centres(*size)) for size in (small, (WIDTH, HEIGHT))}
     budget = args.minutes * 60
@@ -267,6 +268,7 @@ def main() -> None:
     p.add_argument("--threads", type=int, default=1, help="on a CPU; also set OMP_WAIT_POLICY=PASSIVE")
     p.add_argument("--small", type=int, nargs=2, default=(256, 192), help="on a CPU: size of the first, cheaper part of the schedule")
     p.add_argument("--small-until", type=float, default=0.0, help="on a CPU: share of the budget with the small size")
+    p.add_argument("--damage", type=float, default=1.0, help="on a CPU: how often pictures are cut out, blurred or noisy; 1 is often")
     p.add_argument("--average", type=float, default=0.9993, help="decay of the averaged weights per step")
     p.add_argument("--no-compile", action="store_true")
     train(p.parse_args())

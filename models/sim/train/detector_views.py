@@ -20,10 +20,10 @@ TILE = 64
 
 
 class CpuViews:
-    """Draws augmented batches from a store in host memory."""
+    """Draws augmented batches from a store in host memory; `damage` scales how often pictures are cut out, blurred or noisy."""
 
-    def __init__(self, store: FrameStore, seed: int = 0) -> None:
-        self.store, self.rng = store, np.random.default_rng(seed)
+    def __init__(self, store: FrameStore, seed: int = 0, damage: float = 1.0) -> None:
+        self.store, self.rng, self.damage = store, np.random.default_rng(seed), damage
         self.rgb = store.pixels[0].numpy()
         self.boxes, self.category = store.boxes.numpy(), store.category.numpy()
         self.colour, self.ignore = store.colour.numpy(), store.ignore.numpy()
@@ -41,7 +41,7 @@ class CpuViews:
             picture, found = make(width, height)
             picture = self.photometric(picture)
             h, w = picture.shape[:2]
-            if self.rng.random() < 0.4:
+            if self.rng.random() < 0.4 * self.damage:
                 found = self.cutout(picture, found)
             images[i, :h, :w] = picture
             rows.append(found)
@@ -145,12 +145,12 @@ class CpuViews:
 
     def photometric(self, picture: Image.Image) -> np.ndarray:
         """Light, contrast, gamma, slight saturation and white balance, blur, low resolution, JPEG, noise."""
-        rng = self.rng
+        rng, damage = self.rng, self.damage
         size = picture.size
         kind = rng.random()
-        if kind < 0.12:
+        if kind < 0.12 * damage:
             picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 1.2)))
-        elif kind < 0.26:
+        elif kind < 0.26 * damage:
             scale = rng.uniform(0.45, 0.85)
             small = picture.resize((max(8, int(size[0] * scale)), max(8, int(size[1] * scale))), BILINEAR)
             picture = small.resize(size, BILINEAR)
@@ -162,12 +162,12 @@ class CpuViews:
         v = v[None] * rng.uniform(0.95, 1.05, (3, 1))
         v = v.clip(0, 1) ** np.exp(rng.uniform(-0.25, 0.25))
         picture = picture.point((v * 255 + 0.5).astype(np.uint8).ravel().tolist())
-        if rng.random() < 0.2:
+        if rng.random() < 0.2 * damage:
             buffer = io.BytesIO()
             picture.save(buffer, "JPEG", quality=int(rng.integers(30, 92)))
             picture = Image.open(buffer)
         out = np.array(picture)
-        if rng.random() < 0.4:
+        if rng.random() < 0.4 * damage:
             start = int(rng.integers(len(self.noise) - out.size))
             noise = self.noise[start : start + out.size].reshape(out.shape)
             amount = int(rng.integers(1, 13))  # of 32: standard deviations of 1 to 12 grey levels

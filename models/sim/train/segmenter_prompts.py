@@ -223,7 +223,7 @@ def loss(logits: Tensor, predicted_iou: Tensor, prompts: Prompts, valid: Tensor)
         true_iou = both / union.clamp(min=1)
     # L1 beside MSE: the mean absolute error is what callers feel.
     error = predicted_iou.float() - true_iou
-    iou_loss = ((error**2 + 0.25 * error.abs()).mean(1) * asked).sum() / total
+    iou_loss = ((2 * error**2 + error.abs()).mean(1) * asked).sum() / total
     parts = {
         "first": first.detach(), "several": several.detach(),
         "iou": (true_iou[:, 0] * asked).sum() / total, "iou_error": (error.detach().abs()[:, 0] * asked).sum() / total,

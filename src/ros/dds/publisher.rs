@@ -48,14 +48,13 @@ impl Writer {
         self.writer.write_with_options(Outgoing(body), options).map_err(|e| e.forget_data().to_string())
     }
 
-    /// Readers matched now; `newest` is told of each one that came since the last call.
-    pub fn matched(&self, mut newest: impl FnMut(GUID)) -> usize {
+    /// Readers matched now; `changed` is told of each one that came (`true`) or went since the last call. RustDDS keeps
+    /// 16 such events at most: whoever needs them all calls often.
+    pub fn matched(&self, mut changed: impl FnMut(GUID, bool)) -> usize {
         while let Some(status) = self.writer.try_recv_status() {
             if let DataWriterStatus::PublicationMatched { current, reader, .. } = status {
                 self.matched.store(usize::try_from(current.count()).unwrap_or(0), Ordering::Relaxed);
-                if current.count_change() > 0 {
-                    newest(reader);
-                }
+                changed(reader, current.count_change() > 0);
             }
         }
         self.matched.load(Ordering::Relaxed)
@@ -104,7 +103,7 @@ impl RawPublisher for DdsPublisher {
     }
 
     fn subscribers(&self) -> usize {
-        self.writer.matched(|_| {})
+        self.writer.matched(|_, _| {})
     }
 
     fn flush(&self, timeout: Duration) -> bool {

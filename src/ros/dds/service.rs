@@ -5,6 +5,7 @@
 //! writer's GUID and answers each client in its own way; a client does the same with the server it finds.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicI64, Ordering},
@@ -15,7 +16,7 @@ use std::{
 use bytes::{BufMut, Bytes, BytesMut};
 use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
 use rustdds::{
-    GUID, SampleIdentity, SequenceNumber, Timestamp, WriteOptionsBuilder,
+    GUID, SampleIdentity, SequenceNumber, Timestamp, WriteOptions, WriteOptionsBuilder,
     no_key::{DeserializedCacheChange, SimpleDataReader},
 };
 
@@ -37,6 +38,9 @@ const CYCLONE_VENDOR: [u8; 2] = [0x01, 0x10];
 
 /// Length of Cyclone's request header: client id and sequence number, eight bytes each.
 const CYCLONE_HEADER: usize = 16;
+
+/// How long an answer waits for the reader of a client whose request was faster than its discovery.
+const CLIENT_DISCOVERY: Duration = Duration::from_secs(2);
 
 /// Where the identity of a request travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,8 +124,19 @@ impl DdsServer {
             Writer::new(endpoints, &names.response_topic, &names.response_type, Qos::RELIABLE).map_err(create)?;
         let responses = Arc::new(responses);
         let (writer, name) = (Arc::clone(&responses), service.to_owned());
+        let mut clients = BTreeSet::new();
         let drain = move |reader: &SimpleDataReader<Received, ReceivedAdapter>, stop: &AtomicBool| {
-            take_all(reader, stop, &name, |request| answer(&request, &mut handler, &writer, &name));
+            // Also without a request, so that no change of the readers goes unnoticed.
+            update(&mut clients, &writer);
+            take_all(reader, stop, &name, |request| {
+                let Some((body, options)) = answer(&request, &mut handler, &name) else { return };
+                if !wait_for_reader(&mut clients, request.writer_guid(), &writer, stop) {
+                    tracing::warn!(service = %name, "the client does not listen to answers (yet); it may not get this one");
+                }
+                if let Err(error) = writer.write(body, options) {
+                    tracing::warn!(service = %name, error, "could not send a response");
+                }
+            });
         };
         let topic = (names.request_topic.as_str(), names.request_type.as_str());
         let reader = ReaderThread::spawn(endpoints, service, topic, Qos::RELIABLE, drain).map_err(create)?;
@@ -135,12 +150,38 @@ fn not_a_type(type_name: &str) -> String {
     format!("{type_name} is not a ROS type")
 }
 
+fn update(readers: &mut BTreeSet<GUID>, responses: &Writer) {
+    responses.matched(|reader, came| {
+        if came {
+            readers.insert(reader);
+        } else {
+            readers.remove(&reader);
+        }
+    });
+}
+
+/// Waits until the client's participant has a matched reader for answers: a request may be faster than the discovery of
+/// the reader beside it, and what is written before the match is lost (`rmw_cyclonedds` waits likewise).
+fn wait_for_reader(readers: &mut BTreeSet<GUID>, client: GUID, responses: &Writer, stop: &AtomicBool) -> bool {
+    let deadline = Instant::now() + CLIENT_DISCOVERY;
+    loop {
+        update(readers, responses);
+        if readers.iter().any(|reader| reader.prefix == client.prefix) {
+            return true;
+        }
+        if Instant::now() >= deadline || stop.load(Ordering::Acquire) {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The answer to a request and how it is addressed; `None` where there is nothing to answer.
 fn answer(
     request: &DeserializedCacheChange<Received>,
     handler: &mut ServiceHandler,
-    responses: &Writer,
     service: &str,
-) {
+) -> Option<(Bytes, WriteOptions)> {
     let client = request.writer_guid();
     let view = request.sample.view();
     let own = SampleIdentity { writer_guid: client, sequence_number: request.sequence_number };
@@ -161,13 +202,9 @@ fn answer(
                 None
             }
         },
-    };
-    let Some(body) = body else { return };
-    let options =
-        WriteOptionsBuilder::new().source_timestamp(Timestamp::now()).related_sample_identity(identity).build();
-    if let Err(error) = responses.write(body, options) {
-        tracing::warn!(service, error, "could not send a response");
-    }
+    }?;
+    let options = WriteOptionsBuilder::new().source_timestamp(Timestamp::now()).related_sample_identity(identity);
+    Some((body, options.build()))
 }
 
 impl RawServer for DdsServer {}
@@ -237,7 +274,12 @@ impl DdsClient {
     fn find_server(&self, deadline: Instant) -> Option<GUID> {
         loop {
             let mut server = self.server.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if self.requests.matched(|reader| *server = Some(reader)) > 0 && self.reader.matched() > 0 {
+            let changed = |reader, came| {
+                if came {
+                    *server = Some(reader);
+                }
+            };
+            if self.requests.matched(changed) > 0 && self.reader.matched() > 0 {
                 return *server;
             }
             drop(server);

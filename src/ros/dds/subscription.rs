@@ -94,6 +94,8 @@ impl ReaderThread {
                         thread::park_timeout(LOOK_UP);
                     }
                 }
+                // What has arrived before the end is not lost.
+                drain(&reader, &AtomicBool::new(false));
             })
             .map_err(|e| e.to_string())?;
         Ok(Self { stop, matched, guid, thread: Some(thread) })
