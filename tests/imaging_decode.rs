@@ -223,3 +223,31 @@ proptest! {
         let _outcome = decode_file(&data);
     }
 }
+
+#[test]
+fn pixels_that_are_as_wanted_are_taken_without_a_copy() {
+    let camera = |padding: usize, encoding: &str| {
+        let (step, data) = padded(&[vec![1, 2, 3, 4, 5, 6], vec![7, 8, 9, 10, 11, 12]], padding);
+        let size = ImageSize::new(2, 2);
+        let payload = ImagePayload::Raw { size, encoding: encoding.to_owned(), is_bigendian: false, step, data };
+        CameraImage { header: Header::default(), payload }
+    };
+    let address = |image: &CameraImage| match &image.payload {
+        ImagePayload::Raw { data, .. } | ImagePayload::Compressed { data, .. } => data.as_ptr(),
+    };
+    let mut decoder = ImageDecoder::new(DecodeLimits::default());
+    for (padding, encoding, taken) in [(0, "rgb8", true), (2, "rgb8", false), (0, "bgr8", false)] {
+        let mut image = camera(padding, encoding);
+        let (mut expected, mut out) = (RgbImage::default(), RgbImage::default());
+        decoder.decode(&image, &mut expected).unwrap();
+        let before = address(&image);
+        decoder.take(&mut image, &mut out).unwrap();
+        assert_eq!(out, expected, "{encoding} with {padding} bytes of padding");
+        assert_eq!(out.data.as_ptr() == before, taken, "{encoding} with {padding} bytes of padding");
+    }
+    let mut short = camera(0, "rgb8");
+    if let ImagePayload::Raw { data, .. } = &mut short.payload {
+        data.pop();
+    }
+    assert_eq!(decoder.take(&mut short, &mut RgbImage::default()).unwrap_err().kind(), "short_data");
+}

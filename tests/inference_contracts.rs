@@ -133,6 +133,14 @@ fn a_provider_that_is_not_there_is_an_error() {
 }
 
 #[test]
+fn a_model_tells_where_its_nodes_run() {
+    let model = Model::load(&golden("tiny/detector/detector.onnx"), &["logits"], &ModelOptions::default()).unwrap();
+    let said = model.runs_on();
+    let nodes = said.strip_prefix("CPUExecutionProvider (").and_then(|rest| rest.strip_suffix(" nodes)"));
+    assert!(nodes.is_some_and(|nodes| nodes.parse::<usize>().unwrap() > 0), "{said}");
+}
+
+#[test]
 fn captions_know_their_tokens() {
     let mut encoder = tiny_encoder();
     let captions = encoder.captions(&["a red mug", "armchair", "chair"]).unwrap();

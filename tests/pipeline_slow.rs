@@ -84,8 +84,8 @@ fn the_age_of_a_result_stays_below_two_model_periods() {
     let mut result = FrameResult::default();
     let mut last = 0;
     for _ in 0..RESULTS {
-        let Take::Value(image) = camera.slot.take_blocking(Duration::from_secs(10)) else { panic!("no picture") };
-        pipeline.process(&image, &vocabulary, &mut result).unwrap();
+        let Take::Value(mut image) = camera.slot.take_blocking(Duration::from_secs(10)) else { panic!("no picture") };
+        pipeline.process(&mut image, &vocabulary, &mut result).unwrap();
         let number = u64::try_from(result.header.stamp.as_nanos()).unwrap();
         let age = camera.taken.load(Ordering::Relaxed) - number;
         assert!(age < 2 * PERIOD, "the result is {age} pictures old");

@@ -34,7 +34,7 @@ fn iou_with_cell(result: &FrameResult, instance: usize, column: u32, row: u32) -
 fn run(pipeline: &mut Pipeline, cells: &[(u32, u32, [u8; 3])], classes: &[ClassSpec]) -> FrameResult {
     let vocabulary = prepare(&mut tiny_encoder(), classes);
     let mut result = FrameResult::default();
-    pipeline.process(&picture(SIZE, cells), &vocabulary, &mut result).unwrap();
+    pipeline.process(&mut picture(SIZE, cells), &vocabulary, &mut result).unwrap();
     result
 }
 
@@ -89,7 +89,7 @@ fn fused_and_split_detectors_agree() {
     assert!(vocabulary.captions.iter().all(|c| c.features.is_empty()));
     let mut pipeline = Pipeline::load(tiny_config(), &bundle, &tiny_bundle("segmenter")).unwrap();
     let mut fused = FrameResult::default();
-    pipeline.process(&picture(SIZE, &cells), &vocabulary, &mut fused).unwrap();
+    pipeline.process(&mut picture(SIZE, &cells), &vocabulary, &mut fused).unwrap();
 
     assert_eq!(split.instances.len(), 2);
     assert_eq!(fused.instances, split.instances);
@@ -123,7 +123,7 @@ fn vocabularies_longer_than_the_model_reads_are_cut_into_captions() {
 
     let mut result = FrameResult::default();
     let mut pipeline = tiny_pipeline(tiny_config());
-    pipeline.process(&picture(SIZE, &[(0, 0, RED), (2, 2, BLUE)]), &vocabulary, &mut result).unwrap();
+    pipeline.process(&mut picture(SIZE, &[(0, 0, RED), (2, 2, BLUE)]), &vocabulary, &mut result).unwrap();
     let mut found: Vec<&str> = result.instances.iter().map(|i| &*i.label).collect();
     found.sort_unstable();
     assert_eq!(found, ["blue", "red"]);
@@ -193,7 +193,7 @@ fn image_size_may_change_from_frame_to_frame() {
     let mut result = FrameResult::default();
     for (width, height) in [(320, 240), (641, 359), (64, 48), (320, 240)] {
         let size = ImageSize::new(width, height);
-        pipeline.process(&picture(size, &[(1, 1, RED)]), &vocabulary, &mut result).unwrap();
+        pipeline.process(&mut picture(size, &[(1, 1, RED)]), &vocabulary, &mut result).unwrap();
         assert_eq!(result.size, size);
         assert_eq!(result.instances.len(), 1);
         assert_eq!(result.semantic.len(), size.area());
@@ -216,15 +216,15 @@ fn a_broken_image_is_an_error_and_the_next_one_is_served() {
     let mut pipeline = tiny_pipeline(tiny_config());
     let vocabulary = prepare(&mut tiny_encoder(), &specs(&["red"]));
     let mut result = FrameResult::default();
-    let good = picture(SIZE, &[(0, 0, RED)]);
+    let mut good = picture(SIZE, &[(0, 0, RED)]);
     let mut bad = good.clone();
     if let ImagePayload::Raw { data, .. } = &mut bad.payload {
         data.truncate(100);
     }
-    let error = pipeline.process(&bad, &vocabulary, &mut result).unwrap_err();
+    let error = pipeline.process(&mut bad, &vocabulary, &mut result).unwrap_err();
     assert!(matches!(error, FrameError::Decode(_)), "{error}");
     assert_eq!(error.kind(), "short_data");
-    pipeline.process(&good, &vocabulary, &mut result).unwrap();
+    pipeline.process(&mut good, &vocabulary, &mut result).unwrap();
     assert_eq!(result.instances.len(), 1);
 }
 
@@ -262,7 +262,7 @@ fn a_failing_model_is_an_error_and_the_next_frame_is_served() {
     let vocabulary = prepare(&mut tiny_encoder(), &specs(&["red"]));
     let mut result = FrameResult::default();
     for (cells, ok) in [([(0, 0, RED)], false), ([(1, 1, RED)], true), ([(2, 2, RED)], false), ([(3, 1, RED)], true)] {
-        let outcome = pipeline.process(&picture(SIZE, &cells), &vocabulary, &mut result);
+        let outcome = pipeline.process(&mut picture(SIZE, &cells), &vocabulary, &mut result);
         assert_eq!(outcome.is_ok(), ok);
         if ok {
             // The mask is the right frame's: the encoder's result of the failed frame was not left behind.
@@ -276,7 +276,7 @@ fn an_empty_vocabulary_gives_an_empty_result() {
     let mut pipeline = tiny_pipeline(tiny_config());
     let vocabulary = Arc::new(scenelex::pipeline::PreparedVocabulary::empty());
     let mut result = FrameResult::default();
-    pipeline.process(&picture(SIZE, &[(0, 0, RED)]), &vocabulary, &mut result).unwrap();
+    pipeline.process(&mut picture(SIZE, &[(0, 0, RED)]), &vocabulary, &mut result).unwrap();
     assert_eq!((result.size, result.vocabulary_version, result.instances.len()), (SIZE, 0, 0));
     assert_eq!(result.semantic.len(), SIZE.area());
 }

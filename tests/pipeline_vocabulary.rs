@@ -115,7 +115,7 @@ fn every_frame_sees_one_whole_vocabulary() {
     let mut versions = Vec::new();
     // Until enough changes fell between frames, whatever the speed of either side.
     while versions.len() < 10 {
-        pipeline.process(&image, &handle.current(), &mut result).unwrap();
+        pipeline.process(&mut image.clone(), &handle.current(), &mut result).unwrap();
         let (label, id) = if result.vocabulary_version % 2 == 1 { ("red mug", 1) } else { ("blue ball", 2) };
         assert_eq!(result.instances.len(), 1, "version {}", result.vocabulary_version);
         assert_eq!((&*result.instances[0].label, result.instances[0].class_id), (label, id));

@@ -16,8 +16,8 @@ use scenelex::ros::{
     Qos, Transport,
     dds::{DdsTransport, Environment},
     messages::{
-        Clock, DiagnosticArray, Header, Image, LabeledMaskArray, RosMessage, SetVocabulary, SetVocabularyRequest, Time,
-        Vocabulary,
+        Clock, DiagnosticArray, Header, Image, KeyValue, LabeledMaskArray, RosMessage, SetVocabulary,
+        SetVocabularyRequest, Time, Vocabulary,
     },
     transport::{Publisher, RawSubscription, call, subscribe},
 };
@@ -140,7 +140,13 @@ fn the_node_follows_its_arguments_and_loses_no_result_at_its_end() {
     let sim = Time { sec: 1234, nanosec: 5 };
     until("simulated time", || {
         clock.publish(&Clock { clock: sim }).unwrap();
-        diagnostics.try_iter().any(|message| message.header.stamp == sim)
+        diagnostics.try_iter().any(|message| {
+            let mut values = message.status.iter().flat_map(|status| &status.values);
+            let on_cpu =
+                |value: &KeyValue| value.key == "detector_runs_on" && value.value.starts_with("CPUExecutionProvider (");
+            assert!(values.any(on_cpu), "{message:?}");
+            message.header.stamp == sim
+        })
     });
 
     let mut results = Vec::new();

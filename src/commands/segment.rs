@@ -159,8 +159,8 @@ fn segment(
 ) -> Result<()> {
     let data = fs::read(path)?;
     let format = path.extension().map_or_else(String::new, |e| e.to_string_lossy().to_lowercase());
-    let image = CameraImage { header: Header::default(), payload: ImagePayload::Compressed { format, data } };
-    Ok(pipeline.process(&image, vocabulary, result)?)
+    let mut image = CameraImage { header: Header::default(), payload: ImagePayload::Compressed { format, data } };
+    Ok(pipeline.process(&mut image, vocabulary, result)?)
 }
 
 fn milliseconds(duration: Duration) -> f64 {

@@ -164,6 +164,23 @@ impl ImageDecoder {
         }
     }
 
+    /// As [`Self::decode`], but where the message holds just the pixels wanted (rgb8, rows without padding) its buffer and
+    /// that of `out` change places: nothing is copied, and `image` keeps a buffer for the next message.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub fn take(&mut self, image: &mut CameraImage, out: &mut RgbImage) -> Result<(), DecodeError> {
+        if let ImagePayload::Raw { size, encoding, step, data, .. } = &mut image.payload {
+            let RawPixels { encoding, step, row_bytes, rows, .. } = self.check_raw(*size, encoding, *step, data)?;
+            if encoding == Encoding::Rgb8 && step == row_bytes && data.len() == step * rows {
+                out.size = *size;
+                std::mem::swap(data, &mut out.data);
+                return Ok(());
+            }
+        }
+        self.decode(image, out)
+    }
+
     fn check_size(&self, found: ImageSize) -> Result<(), DecodeError> {
         let DecodeLimits { max_side, max_pixels } = self.limits;
         let within = found.width.max(found.height) <= max_side && found.area() <= max_pixels;

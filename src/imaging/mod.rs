@@ -17,3 +17,4 @@ pub use mask::{MASK_THRESHOLD, MaskError, MaskUpscaler};
 pub use overlay::{OverlayError, PictureFormat, class_color, draw_overlay, encode_jpeg, encode_picture};
 pub use preprocess::{Placement, Preprocess, PreprocessError, Preprocessor, ResizeRule};
 pub use rle::{RunLengthEncoder, RunLengthError};
+pub(crate) use simd::multiversioned;

@@ -18,6 +18,9 @@ pub(super) const WEIGHT_BITS: u32 = 32 - 8 - 2;
 /// Added before the fractional bits are dropped.
 pub(super) const HALF: i32 = 1 << (WEIGHT_BITS - 1);
 
+/// Rows resized along x before they are needed, in one pass with the one that is.
+const AHEAD: usize = 3;
+
 /// Which samples make each output sample along one axis, and by what weights.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Axis {
@@ -78,10 +81,8 @@ pub(super) struct Resizer {
     to: ImageSize,
     columns: Columns,
     rows: Axis,
-    /// The last rows that were resized along x, as three planes each: row `y` is at slot `y % rows.taps`.
+    /// The last rows that were resized along x, as three planes each: row `y` is at slot `y % (rows.taps + AHEAD)`.
     ring: Vec<u8>,
-    /// Room for the last row of an image, with bytes to spare after it.
-    tail: Vec<u8>,
     /// Sums of one row, where they do not fit registers.
     sums: Vec<i32>,
 }
@@ -95,57 +96,87 @@ impl Resizer {
         self.columns = Columns::new(&Axis::new(from.width, to.width));
         self.rows = Axis::new(from.height, to.height);
         self.ring.clear();
-        self.ring.resize(self.rows.taps * 3 * self.columns.stride(), 0);
+        self.ring.resize((self.rows.taps + AHEAD) * 3 * self.columns.stride(), 0);
         (self.from, self.to) = (from, to);
     }
 
     /// Resizes `pixels` (RGB, of the prepared size), applies `affine` to the levels and writes the three planes to `out`:
     /// each `plane` values long, their rows `row_stride` apart.
     pub(super) fn run(&mut self, pixels: &[u8], affine: &Affine, out: &mut [f32], row_stride: usize, plane: usize) {
-        let width = self.to.width as usize;
-        let source_stride = self.from.width as usize * 3;
-        let (stride, taps) = (self.columns.stride(), self.rows.taps);
-        let slot = 3 * stride;
+        let Self { from, to, columns, rows, ring, sums } = self;
+        let (width, row_bytes) = (to.width as usize, from.width as usize * 3);
+        let (stride, taps) = (columns.stride(), rows.taps);
+        let slots = taps + AHEAD;
         let mut done = 0;
-        for (y, (&first, weights)) in self.rows.first.iter().zip(self.rows.weights.chunks_exact(taps)).enumerate() {
-            let needed = (first + taps).min(self.rows.input);
-            for source_y in done.max(first)..needed {
-                // The kernel reads whole vectors. Behind a row lies the next one, behind the last one nothing.
-                let start = source_y * source_stride;
-                let source = match pixels.get(start..start + self.columns.reach()) {
-                    Some(row) => row,
-                    None => {
-                        self.tail.clear();
-                        self.tail.extend_from_slice(&pixels[start..][..source_stride]);
-                        self.tail.resize(self.columns.reach().max(source_stride), 0);
-                        &self.tail
-                    }
-                };
-                self.columns.resize_row(source, &mut self.ring[source_y % taps * slot..][..slot]);
+        for (y, (&first, weights)) in rows.first.iter().zip(rows.weights.chunks_exact(taps)).enumerate() {
+            let needed = (first + taps).min(rows.input);
+            done = done.max(first);
+            while done < needed {
+                done += resize_along_x(columns, pixels, row_bytes, done, ring, slots);
             }
-            done = done.max(needed);
             for channel in 0..3 {
                 let target = &mut out[channel * plane + y * row_stride..][..width];
                 let (scale, offset) = (affine.scale[channel], affine.offset[channel]);
-                let ring = &self.ring;
-                let row = |tap: usize| &ring[(first + tap) % taps * slot + channel * stride..][..width];
-                match *weights {
-                    [a] => blend([row(0)], [a], scale, offset, target),
-                    [a, b] => blend([row(0), row(1)], [a, b], scale, offset, target),
-                    [a, b, c] => blend([row(0), row(1), row(2)], [a, b, c], scale, offset, target),
-                    [a, b, c, d] => blend([row(0), row(1), row(2), row(3)], [a, b, c, d], scale, offset, target),
+                let row = |tap: usize| &ring[((first + tap) % slots * 3 + channel) * stride..][..width];
+                match taps {
+                    1 => blend_taps::<1>(row, weights, (scale, offset), target),
+                    2 => blend_taps::<2>(row, weights, (scale, offset), target),
+                    3 => blend_taps::<3>(row, weights, (scale, offset), target),
+                    4 => blend_taps::<4>(row, weights, (scale, offset), target),
+                    5 | 6 => blend_taps::<6>(row, weights, (scale, offset), target),
+                    7 | 8 => blend_taps::<8>(row, weights, (scale, offset), target),
                     _ => {
-                        self.sums.clear();
-                        self.sums.resize(width, HALF);
+                        sums.clear();
+                        sums.resize(width, HALF);
                         for (tap, &weight) in weights.iter().enumerate() {
-                            blend_many(row(tap), weight, &mut self.sums);
+                            blend_many(row(tap), weight, sums);
                         }
-                        finish(&self.sums, scale, offset, target);
+                        finish(sums, scale, offset, target);
                     }
                 }
             }
         }
     }
+}
+
+/// Brings rows of `pixels`, from row `y` on, to their slots of the ring: as many as one pass takes, or the one there is
+/// before the end. Returns how many.
+fn resize_along_x(
+    columns: &Columns,
+    pixels: &[u8],
+    row_bytes: usize,
+    y: usize,
+    ring: &mut [u8],
+    slots: usize,
+) -> usize {
+    let slot = 3 * columns.stride();
+    let place = |y: usize| y % slots * slot..(y % slots + 1) * slot;
+    // The kernel reads whole vectors. Behind a row lies the next one, behind the last one nothing.
+    let row = |y: usize| pixels.get(y * row_bytes..)?.get(..columns.reach().max(row_bytes));
+    if let [Some(a), Some(b), Some(c), Some(d)] = [row(y), row(y + 1), row(y + 2), row(y + 3)]
+        && let Ok(places) = ring.get_disjoint_mut([place(y), place(y + 1), place(y + 2), place(y + 3)])
+    {
+        columns.resize_rows([a, b, c, d], places);
+        return 1 + AHEAD;
+    }
+    let target = &mut ring[place(y)];
+    if let Some(row) = row(y) {
+        columns.resize_rows([row], [target]);
+    } else {
+        columns.resize_row_scalar(&pixels[y * row_bytes..][..row_bytes], target);
+    }
+    1
+}
+
+/// [`blend`] of at most `N` taps; those that are not there weigh nothing.
+fn blend_taps<'a, const N: usize>(
+    row: impl Fn(usize) -> &'a [u8],
+    weights: &[i32],
+    (scale, offset): (f32, f32),
+    target: &mut [f32],
+) {
+    let weight = |tap: usize| weights.get(tap).copied().unwrap_or(0);
+    blend::<N>(std::array::from_fn(row), std::array::from_fn(weight), scale, offset, target);
 }
 
 multiversioned! {

@@ -58,25 +58,31 @@ impl Columns {
         self.offsets.len()
     }
 
-    /// Bytes [`Self::resize_row`] may read from the start of a row.
+    /// Bytes [`Self::resize_rows`] may read from the start of a row.
     pub(super) fn reach(&self) -> usize {
         self.reach
     }
 
-    /// Resizes one row of RGB pixels to three planes of [`Self::stride`] levels. `source` has at least the row's bytes
-    /// and [`Self::reach`] bytes; what lies behind the row does not matter.
-    pub(super) fn resize_row(&self, source: &[u8], planes: &mut [u8]) {
-        assert!(source.len() >= self.reach && planes.len() == 3 * self.stride(), "rows have their full length");
+    /// Resizes `R` rows of RGB pixels to three planes of [`Self::stride`] levels each. A source has at least its row's
+    /// bytes and [`Self::reach`] bytes; what lies behind the row does not matter. Several rows at once are faster: the
+    /// weights, which do not fit the first-level cache, are read once for all.
+    pub(super) fn resize_rows<const R: usize>(&self, sources: [&[u8]; R], planes: [&mut [u8]; R]) {
+        let whole = sources.iter().all(|source| source.len() >= self.reach)
+            && planes.iter().all(|planes| planes.len() == 3 * self.stride());
+        assert!(whole, "rows have their full length");
         #[cfg(target_arch = "x86_64")]
         if std::arch::is_x86_feature_detected!("avx2") {
             // SAFETY: the processor has AVX2, and the lengths were checked above.
-            unsafe { self.resize_row_avx2(source, planes) };
+            unsafe { self.resize_rows_avx2(sources, planes) };
             return;
         }
-        self.resize_row_scalar(source, planes);
+        for (source, planes) in sources.into_iter().zip(planes) {
+            self.resize_row_scalar(source, planes);
+        }
     }
 
-    fn resize_row_scalar(&self, source: &[u8], planes: &mut [u8]) {
+    /// As [`Self::resize_rows`] on any processor, for a row behind which there may be nothing.
+    pub(super) fn resize_row_scalar(&self, source: &[u8], planes: &mut [u8]) {
         let (stride, taps) = (self.stride(), self.axis.taps);
         for (x, (&first, weights)) in self.axis.first.iter().zip(self.axis.weights.chunks_exact(taps)).enumerate() {
             let mut sums = [HALF; 3];
@@ -95,10 +101,10 @@ impl Columns {
     /// which `pmaddwd` multiplies and adds in pairs; with the weights in two 16-bit halves every product is exact.
     ///
     /// # Safety
-    /// `source` has at least `reach` bytes and `planes` exactly `3 * stride`.
+    /// Every source has at least `reach` bytes.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
-    unsafe fn resize_row_avx2(&self, source: &[u8], planes: &mut [u8]) {
+    unsafe fn resize_rows_avx2<const R: usize>(&self, sources: [&[u8]; R], mut planes: [&mut [u8]; R]) {
         use std::arch::x86_64::*;
 
         let stride = self.stride();
@@ -106,50 +112,54 @@ impl Columns {
             _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1));
         let gather = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
         let half = _mm256_set1_epi32(HALF);
-        let (red, rest) = planes.split_at_mut(stride);
-        let (green, blue) = rest.split_at_mut(stride);
         let steps = self.offsets.as_chunks::<LANES>().0.iter().zip(self.packed.chunks_exact(LANES / 2 * self.pairs));
-        let targets = red
-            .as_chunks_mut::<LANES>()
-            .0
-            .iter_mut()
-            .zip(green.as_chunks_mut::<LANES>().0)
-            .zip(blue.as_chunks_mut::<LANES>().0);
-        for ((offsets, weights), ((red, green), blue)) in steps.zip(targets) {
-            let mut levels = [_mm256_setzero_si256(); LANES / 2];
-            for (two, level) in levels.iter_mut().enumerate() {
-                let (mut high, mut low) = (_mm256_setzero_si256(), half);
-                for pair in 0..self.pairs {
-                    // SAFETY: `reach` is at least every offset plus the pairs before this one plus these 16 bytes; the
-                    // weights are arrays of 32 bytes.
-                    let (pixels, high_weights, low_weights) = unsafe {
-                        let a = source.as_ptr().add(offsets[2 * two] + pair * 6).cast::<__m128i>();
-                        let b = source.as_ptr().add(offsets[2 * two + 1] + pair * 6).cast::<__m128i>();
-                        let [high, low] = weights.get_unchecked(two * self.pairs + pair);
+        for (step, (offsets, weights)) in steps.enumerate() {
+            let mut levels = [[_mm256_setzero_si256(); LANES / 2]; R];
+            for (two, weights) in weights.chunks_exact(self.pairs).enumerate() {
+                let (mut high, mut low) = ([_mm256_setzero_si256(); R], [half; R]);
+                for (pair, [high_weights, low_weights]) in weights.iter().enumerate() {
+                    // SAFETY: the weights are arrays of 32 bytes.
+                    let (high_weights, low_weights) = unsafe {
                         (
-                            _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(a)), _mm_loadu_si128(b), 1),
-                            _mm256_loadu_si256(high.as_ptr().cast()),
-                            _mm256_loadu_si256(low.as_ptr().cast()),
+                            _mm256_loadu_si256(high_weights.as_ptr().cast()),
+                            _mm256_loadu_si256(low_weights.as_ptr().cast()),
                         )
                     };
-                    let samples = _mm256_shuffle_epi8(pixels, spread);
-                    high = _mm256_add_epi32(high, _mm256_madd_epi16(samples, high_weights));
-                    low = _mm256_add_epi32(low, _mm256_madd_epi16(samples, low_weights));
+                    for row in 0..R {
+                        // SAFETY: `reach` is at least every offset plus the pairs before this one plus these 16 bytes.
+                        let pixels = unsafe {
+                            let a = sources[row].as_ptr().add(offsets[2 * two] + pair * 6).cast::<__m128i>();
+                            let b = sources[row].as_ptr().add(offsets[2 * two + 1] + pair * 6).cast::<__m128i>();
+                            _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(a)), _mm_loadu_si128(b), 1)
+                        };
+                        let samples = _mm256_shuffle_epi8(pixels, spread);
+                        high[row] = _mm256_add_epi32(high[row], _mm256_madd_epi16(samples, high_weights));
+                        low[row] = _mm256_add_epi32(low[row], _mm256_madd_epi16(samples, low_weights));
+                    }
                 }
-                let sum = _mm256_add_epi32(_mm256_slli_epi32(high, LOW_BITS as i32), low);
-                *level = _mm256_srli_epi32(sum, WEIGHT_BITS as i32);
+                for row in 0..R {
+                    let sum = _mm256_add_epi32(_mm256_slli_epi32(high[row], LOW_BITS as i32), low[row]);
+                    levels[row][two] = _mm256_srli_epi32(sum, WEIGHT_BITS as i32);
+                }
             }
-            // Pixels A..H: lanes [A C E G] and [B D F H] of rgb0, then the same as r r r r g g g g b b b b.
-            let bytes = _mm256_packus_epi16(
-                _mm256_packus_epi32(levels[0], levels[1]),
-                _mm256_packus_epi32(levels[2], levels[3]),
-            );
-            let sorted = _mm256_shuffle_epi8(bytes, gather);
-            let (even, odd) = (_mm256_castsi256_si128(sorted), _mm256_extracti128_si256(sorted, 1));
-            let red_green = _mm_unpacklo_epi8(even, odd);
-            *red = _mm_cvtsi128_si64(red_green).to_le_bytes();
-            *green = _mm_extract_epi64(red_green, 1).to_le_bytes();
-            *blue = _mm_cvtsi128_si64(_mm_unpackhi_epi8(even, odd)).to_le_bytes();
+            for (levels, planes) in levels.iter().zip(&mut planes) {
+                // Pixels A..H: lanes [A C E G] and [B D F H] of rgb0, then the same as r r r r g g g g b b b b.
+                let bytes = _mm256_packus_epi16(
+                    _mm256_packus_epi32(levels[0], levels[1]),
+                    _mm256_packus_epi32(levels[2], levels[3]),
+                );
+                let sorted = _mm256_shuffle_epi8(bytes, gather);
+                let (even, odd) = (_mm256_castsi256_si128(sorted), _mm256_extracti128_si256(sorted, 1));
+                let red_green = _mm_unpacklo_epi8(even, odd);
+                let channels = [
+                    _mm_cvtsi128_si64(red_green),
+                    _mm_extract_epi64(red_green, 1),
+                    _mm_cvtsi128_si64(_mm_unpackhi_epi8(even, odd)),
+                ];
+                for (channel, levels) in channels.into_iter().enumerate() {
+                    planes[channel * stride + step * LANES..][..LANES].copy_from_slice(&levels.to_le_bytes());
+                }
+            }
         }
     }
 }
@@ -202,11 +212,15 @@ mod tests {
             source.resize(columns.reach().max(bytes), behind);
             let mut expected = vec![0; 3 * columns.stride()];
             columns.resize_row_scalar(&source, &mut expected);
-            let mut found = vec![0; 3 * columns.stride()];
-            columns.resize_row(&source, &mut found);
-            for channel in 0..3 {
-                let plane = channel * columns.stride()..channel * columns.stride() + output as usize;
-                prop_assert_eq!(&found[plane.clone()], &expected[plane]);
+            let mut others = vec![vec![0; 3 * columns.stride()]; 3];
+            let [one, two, three] = &mut others[..] else { unreachable!() };
+            columns.resize_rows([&source], [one]);
+            columns.resize_rows([&source, &source], [two, three]);
+            for found in &others {
+                for channel in 0..3 {
+                    let plane = channel * columns.stride()..channel * columns.stride() + output as usize;
+                    prop_assert_eq!(&found[plane.clone()], &expected[plane]);
+                }
             }
         }
     }

@@ -26,4 +26,4 @@ macro_rules! multiversioned {
         }
     };
 }
-pub(super) use multiversioned;
+pub(crate) use multiversioned;

@@ -32,6 +32,11 @@ pub trait Detector: Send {
     /// # Errors
     /// When the model fails or puts out something else than its contract says.
     fn detect(&mut self, text: &EncodedText, out: &mut RawDetections) -> Result<(), InferenceError>;
+
+    /// The execution providers that its nodes really run on; empty where it has none.
+    fn runs_on(&self) -> &str {
+        ""
+    }
 }
 
 /// An image as the mask decoder takes it.
@@ -56,6 +61,11 @@ pub trait ImageEncoder: Send {
     /// # Errors
     /// When the model fails or nothing was prepared.
     fn encode(&mut self) -> Result<ImageEmbedding, InferenceError>;
+
+    /// The execution providers that its nodes really run on; empty where it has none.
+    fn runs_on(&self) -> &str {
+        ""
+    }
 }
 
 /// Prompts of several objects of one image, each with the same number of points. Buffers are reused.
@@ -128,4 +138,9 @@ pub trait MaskDecoder: Send {
         prompts: &PromptBatch,
         out: &mut LowResMasks,
     ) -> Result<(), InferenceError>;
+
+    /// The execution providers that its nodes really run on; empty where it has none.
+    fn runs_on(&self) -> &str {
+        ""
+    }
 }

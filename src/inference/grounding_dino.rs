@@ -100,6 +100,10 @@ impl GroundingDino {
 }
 
 impl Detector for GroundingDino {
+    fn runs_on(&self) -> &str {
+        self.model.runs_on()
+    }
+
     fn prepare(&mut self, image: &RgbImage) -> Result<(), InferenceError> {
         let placement = self
             .preprocessor

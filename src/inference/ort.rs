@@ -7,11 +7,14 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
+    ffi::CStr,
     path::{Path, PathBuf},
     sync::{Mutex, OnceLock},
 };
 
 use ort::{
+    AsPointer,
     environment::{Environment, ThreadManager},
     ep,
     session::{HasSelectedOutputs, OutputSelector, RunOptions, Session, SessionInputValue, SessionOutputs},
@@ -235,6 +238,7 @@ pub struct Model {
     session: Session,
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
+    runs_on: String,
     selected: RunOptions<HasSelectedOutputs>,
 }
 
@@ -258,13 +262,21 @@ impl Model {
         let outputs: Vec<TensorSpec> = session.outputs().iter().map(|o| spec(o.name(), o.dtype())).collect();
         let names = outputs.iter().map(|o| o.name.as_str()).filter(|name| wanted.contains(name));
         let selected = selection(&name, names)?;
-        Ok(Self { name, session, inputs, outputs, selected })
+        let runs_on = runs_on(&session).map_err(|reason| InferenceError::Session { model: name.clone(), reason })?;
+        Ok(Self { name, session, inputs, outputs, runs_on, selected })
     }
 
     /// The file the model came from.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The execution providers that the graph's nodes were really given to, after ONNX Runtime's optimisations:
+    /// `CUDAExecutionProvider (212 nodes), CPUExecutionProvider (3 nodes)`.
+    #[must_use]
+    pub fn runs_on(&self) -> &str {
+        &self.runs_on
     }
 
     /// Inputs as the file declares them.
@@ -361,6 +373,8 @@ fn build_session(
         .with_intra_op_spinning(options.spinning)
         .map_err(|e| failed(name, &e))?
         .with_thread_manager(NamedThreads)
+        .map_err(|e| failed(name, &e))?
+        .with_config_entry("session.record_ep_graph_assignment_info", "1")
         .map_err(|e| failed(name, &e))?;
     let (provider, providers) = match options.provider {
         Provider::Cpu => ("CPU", vec![]),
@@ -393,6 +407,41 @@ fn build_session(
         }
     }
     .map_err(|e| failed(name, &e))
+}
+
+/// Where ONNX Runtime put the nodes of a graph. `ort` has no call for it, so this is the C API.
+fn runs_on(session: &Session) -> Result<String, String> {
+    let api = ort::api();
+    // Every call gives null or a status with a message, which is then ours to free.
+    let check = |status: ort::sys::OrtStatusPtr| {
+        if status.0.is_null() {
+            return Ok(());
+        }
+        // SAFETY: the status is not null, its message is a C string that lives as long, and it is freed once.
+        unsafe {
+            let message = CStr::from_ptr((api.GetErrorMessage)(status.0)).to_string_lossy().into_owned();
+            (api.ReleaseStatus)(status.0);
+            Err(message)
+        }
+    };
+    let mut nodes_of: BTreeMap<String, usize> = BTreeMap::new();
+    let (mut subgraphs, mut count) = (std::ptr::null(), 0);
+    // SAFETY: the session is alive, and was built with assignments recorded. The lists and strings that come back belong
+    // to the session and are read while it is borrowed.
+    unsafe {
+        check((api.Session_GetEpGraphAssignmentInfo)(session.ptr(), &raw mut subgraphs, &raw mut count))?;
+        for index in 0..count {
+            let subgraph = *subgraphs.add(index);
+            let (mut name, mut nodes, mut node_count) = (std::ptr::null(), std::ptr::null(), 0);
+            check((api.EpAssignedSubgraph_GetEpName)(subgraph, &raw mut name))?;
+            check((api.EpAssignedSubgraph_GetNodes)(subgraph, &raw mut nodes, &raw mut node_count))?;
+            *nodes_of.entry(CStr::from_ptr(name).to_string_lossy().into_owned()).or_default() += node_count;
+        }
+    }
+    let mut providers: Vec<_> = nodes_of.into_iter().collect();
+    providers.sort_by_key(|(_, nodes)| std::cmp::Reverse(*nodes));
+    let described: Vec<_> = providers.iter().map(|(name, nodes)| format!("{name} ({nodes} nodes)")).collect();
+    Ok(described.join(", "))
 }
 
 /// Gives the threads of ONNX Runtime's pools a name, so that `top -H` tells who is busy.

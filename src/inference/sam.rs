@@ -59,6 +59,10 @@ impl SamImageEncoder {
 }
 
 impl ImageEncoder for SamImageEncoder {
+    fn runs_on(&self) -> &str {
+        self.model.runs_on()
+    }
+
     fn prepare(&mut self, image: &RgbImage) -> Result<(), InferenceError> {
         self.placement = None;
         let placement = self
@@ -132,6 +136,10 @@ impl SamMaskDecoder {
 }
 
 impl MaskDecoder for SamMaskDecoder {
+    fn runs_on(&self) -> &str {
+        self.model.runs_on()
+    }
+
     fn max_batch(&self) -> usize {
         if self.batched { usize::MAX } else { 1 }
     }

@@ -54,6 +54,7 @@ pub struct Pipeline {
     points: Vec<(f32, PixelPoint)>,
     detections: Vec<Detection>,
     order: Vec<usize>,
+    runs_on: [(&'static str, String); 3],
 }
 
 impl Pipeline {
@@ -82,7 +83,13 @@ impl Pipeline {
     /// When the configuration is invalid or a thread cannot start.
     pub fn with_models(config: PipelineConfig, models: Models) -> Result<Self, PipelineError> {
         config.validate()?;
+        let runs_on = [
+            ("detector", models.detector.runs_on().to_owned()),
+            ("image_encoder", models.image_encoder.runs_on().to_owned()),
+            ("mask_decoder", models.mask_decoder.runs_on().to_owned()),
+        ];
         Ok(Self {
+            runs_on,
             decoder: ImageDecoder::new(DecodeLimits::default()),
             detector: models.detector,
             encoder: EncoderThread::start(models.image_encoder)?,
@@ -102,6 +109,12 @@ impl Pipeline {
     #[must_use]
     pub fn config(&self) -> &PipelineConfig {
         &self.config
+    }
+
+    /// The models, and the execution providers that their nodes really run on.
+    #[must_use]
+    pub fn runs_on(&self) -> &[(&'static str, String)] {
+        &self.runs_on
     }
 
     /// Changes how the next frames are processed.
@@ -133,14 +146,15 @@ impl Pipeline {
         &self.detections
     }
 
-    /// Turns one image into labelled masks. `out` is overwritten; its buffers are reused.
+    /// Turns one image into labelled masks. `out` is overwritten; its buffers are reused. `image` may have lost its pixels
+    /// afterwards ([`ImageDecoder::take`]).
     ///
     /// # Errors
     /// When the image cannot be decoded or a model fails. `out` then holds nothing useful, and the next frame is not
     /// affected.
     pub fn process(
         &mut self,
-        image: &CameraImage,
+        image: &mut CameraImage,
         vocabulary: &Arc<PreparedVocabulary>,
         out: &mut FrameResult,
     ) -> Result<(), FrameError> {
@@ -150,7 +164,7 @@ impl Pipeline {
             self.rgb = Arc::default();
         }
         let rgb = Arc::get_mut(&mut self.rgb).ok_or(FrameError::ThreadEnded("image encoder"))?;
-        self.decoder.decode(image, rgb)?;
+        self.decoder.take(image, rgb)?;
         durations.decode = start.elapsed();
 
         self.detections.clear();

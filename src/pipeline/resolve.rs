@@ -10,7 +10,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::{FrameError, config::MAX_OBJECTS};
 use crate::{
-    imaging::{MaskError, MaskUpscaler, Placement, RunLengthEncoder},
+    imaging::{MaskError, MaskUpscaler, Placement, RunLengthEncoder, multiversioned},
     inference::{InferenceError, LowResMasks},
     types::{BinaryMask, FrameResult, ImageSize, LabeledInstance, PixelRect, RunLengths, UNLABELLED},
 };
@@ -269,10 +269,18 @@ fn paint(mask: &BinaryMask, instance_id: u32, class_id: u16, out: &mut FrameResu
         let (Some(ids), Some(classes)) = (out.instance_ids.get_mut(span.clone()), out.semantic.get_mut(span)) else {
             return;
         };
-        for ((&bit, pixel), class) in mask.row_in_bounds(y).iter().zip(ids).zip(classes) {
-            let free = bit != 0 && *pixel == 0;
-            *pixel = if free { id } else { *pixel };
-            *class = if free { class_id } else { *class };
+        paint_row(mask.row_in_bounds(y), (id, class_id), ids, classes);
+    }
+}
+
+multiversioned! {
+    /// One row of [`paint`]: `with` is written where `bits` is set and `ids` is 0. Without branches, so that it becomes
+    /// vector code.
+    fn paint_row(bits: &[u8], with: (u16, u16), ids: &mut [u16], classes: &mut [u16]) {
+        for ((&bit, id), class) in bits.iter().zip(ids).zip(classes) {
+            let taken = 0u16.wrapping_sub(u16::from((bit != 0) & (*id == 0)));
+            *id |= taken & with.0;
+            *class = (*class & !taken) | (taken & with.1);
         }
     }
 }

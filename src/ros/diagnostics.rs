@@ -17,8 +17,8 @@ pub struct Report<'r> {
     pub node: &'r str,
     /// Names of the loaded models.
     pub models: &'r str,
-    /// Where they run.
-    pub provider: &'r str,
+    /// The models, and the execution providers that their nodes really run on.
+    pub runs_on: &'r [(&'static str, String)],
     /// Topic the images come from.
     pub image_topic: &'r str,
     /// Cameras (publishers) on that topic.
@@ -98,7 +98,7 @@ impl Diagnostics {
                     .push(value(&format!("{}_ms.{name}", stage.as_str()), &format!("{:.2}", time.as_secs_f64() * 1e3)));
             }
         }
-        values.push(value("provider", &report.provider));
+        values.extend(report.runs_on.iter().map(|(model, providers)| value(&format!("{model}_runs_on"), providers)));
         status(report, "frames", level, message, values)
     }
 }

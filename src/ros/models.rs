@@ -84,6 +84,9 @@ pub fn load(settings: &Settings) -> Result<Loaded, ModelsError> {
     let (worker, vocabulary) = VocabularyWorker::start(encoder, limits)?;
     let pipeline = Pipeline::load(config, &detector, &segmenter)?;
     let names = format!("{} + {}", detector.name, segmenter.name);
+    for (model, providers) in pipeline.runs_on() {
+        tracing::info!(model, providers, "runs on");
+    }
     tracing::info!(folder = %folder.display(), models = %names, runtime = %runtime.library().display(), "models loaded");
     Ok(Loaded { pipeline, worker, vocabulary, names })
 }

@@ -141,7 +141,7 @@ struct Node {
     name: String,
     image_topic: String,
     models: String,
-    provider: String,
+    runs_on: Vec<(&'static str, String)>,
     period: Duration,
     box_threshold: f32,
     image: Box<dyn RawSubscription>,
@@ -178,7 +178,7 @@ impl Node {
 
         let on = &*transport;
         let box_threshold = pipeline.config().box_threshold;
-        let provider = format!("{:?}", pipeline.config().execution.provider);
+        let runs_on = pipeline.runs_on().to_vec();
         let outputs = Outputs::new(on, identity, settings.results_qos, settings.overlay_interval)?;
         let vocabulary_topic = Publisher::new(on, &identity.resolve("~/vocabulary")?, Qos::LATCHED)?;
         let label_info = Publisher::new(on, &identity.resolve("~/semantic/label_info")?, Qos::LATCHED)?;
@@ -196,7 +196,7 @@ impl Node {
             name: identity.full_name(),
             image_topic,
             models: names,
-            provider,
+            runs_on,
             period: settings.diagnostics_period,
             box_threshold,
             image,
@@ -254,7 +254,7 @@ impl Node {
         let report = Report {
             node: &self.name,
             models: &self.models,
-            provider: &self.provider,
+            runs_on: &self.runs_on,
             image_topic: &self.image_topic,
             publishers: self.image.publishers(),
             counts: &counts,
@@ -326,14 +326,14 @@ fn frame_loop(mut pipeline: Pipeline, mut outputs: Outputs, intake: &Intake, voc
     let mut result = FrameResult::default();
     let mut throttle = Throttle::new(LOG_INTERVAL);
     loop {
-        let arrived = match intake.take(Duration::from_secs(1)) {
+        let mut arrived = match intake.take(Duration::from_secs(1)) {
             Take::Value(arrived) => arrived,
             Take::TimedOut => continue,
             Take::Closed => break,
         };
         let queued = arrived.at.elapsed();
         let prepared = vocabulary.current();
-        match pipeline.process(&arrived.image, &prepared, &mut result) {
+        match pipeline.process(&mut arrived.image, &prepared, &mut result) {
             Ok(()) => {
                 let largest_id = convert::largest_id(&prepared.vocabulary);
                 outputs.publish(&result, pipeline.rgb(), queued, largest_id);

@@ -1,5 +1,11 @@
 //! What several test binaries share: the tiny bundles of `tests/golden/tiny`, pictures they understand, ROS domains.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, reason = "each test binary uses a part of it")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "each test binary uses a part of it"
+)]
 
 use std::{
     net::{Ipv4Addr, UdpSocket},
@@ -82,6 +88,15 @@ pub fn picture(size: ImageSize, cells: &[(u32, u32, [u8; 3])]) -> CameraImage {
         header: Header { stamp: Stamp { sec: 12, nanosec: 34 }, frame_id: "camera".into() },
         payload: ImagePayload::Raw { size, encoding: "rgb8".into(), is_bigendian: false, step: size.width * 3, data },
     }
+}
+
+/// Puts the pixels of `from` into `image`, in whatever room it has: processing may have taken its own.
+pub fn refill(image: &mut CameraImage, from: &CameraImage) {
+    let (ImagePayload::Raw { data, .. }, ImagePayload::Raw { data: pixels, .. }) = (&mut image.payload, &from.payload)
+    else {
+        panic!("raw pictures");
+    };
+    data.clone_from(pixels);
 }
 
 /// A ROS domain of the test's own: tests of other threads, binaries and checkouts keep off it while this value lives.
