@@ -11,11 +11,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -198,28 +196,32 @@ def nodes(pictures: list[bytes], classes: list[str]) -> dict:
     return found
 
 
+def bench_executable(name: str) -> str:
+    """Builds a bench and gives its path."""
+    command = ["cargo", "bench", "--locked", "--no-run", "--message-format=json", "--bench", name]
+    lines = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    artifacts = [message for line in lines if (message := json.loads(line)).get("executable")]
+    return next(message["executable"] for message in artifacts if message["target"]["name"] == name)
+
+
 def transport() -> dict:
-    """What arrives of 1280x720 rgb8 at 30 Hz, best effort, from CycloneDDS, and what receiving and writing it costs."""
-    domain, rate = 20 + (os.getpid() + 7) % 60, 30
+    """What arrives of 1280x720 rgb8 at 30 Hz, best effort, from CycloneDDS, and what receiving it costs."""
+    domain, rate, topic = 20 + (os.getpid() + 7) % 60, 30, "/camera/image_raw"
     peer = Peer(domain)
-    images = peer.publisher("/camera/image_raw", "sensor_msgs/msg/Image", reliable=False, depth=5)
+    images = peer.publisher(topic, "sensor_msgs/msg/Image", reliable=False, depth=5)
     picture = default("sensor_msgs/msg/Image", height=720, width=1280, encoding="rgb8", step=3840, data=bytes(720 * 3840))
-    with tempfile.TemporaryDirectory() as folder:
-        command = [TARGET / "release" / "scenelex", "record", "/camera/image_raw", "--out", f"{folder}/bag"]
-        environment = os.environ | {"ROS_DOMAIN_ID": str(domain), "ROS_LOCALHOST_ONLY": "1"}
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        until(images.matched, 60, "the recorder")
-        time.sleep(1)
-        before, start, sent = cpu_seconds(process.pid), time.monotonic(), 0
-        while sent < rate * SECONDS:
-            images.send(picture)
-            sent += 1
-            time.sleep(max(0.0, start + sent / rate - time.monotonic()))
-        cpu = cpu_seconds(process.pid) - before
-        process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=60)
-    recorded = int(re.search(r"recorded (\d+) messages", said)[1])
-    return {"sent": sent, "received": recorded, "cores": cpu / SECONDS}
+    environment = os.environ | {"ROS_DOMAIN_ID": str(domain), "ROS_LOCALHOST_ONLY": "1", "SCENELEX_BENCH_TOPIC": topic}
+    process = subprocess.Popen([bench_executable("transport")], env=environment, stdout=subprocess.PIPE, text=True)
+    until(images.matched, 60, "the receiver")
+    time.sleep(1)
+    before, start, sent = cpu_seconds(process.pid), time.monotonic(), 0
+    while sent < rate * SECONDS:
+        images.send(picture)
+        sent += 1
+        time.sleep(max(0.0, start + sent / rate - time.monotonic()))
+    cpu = cpu_seconds(process.pid) - before
+    said, _ = process.communicate(timeout=60)
+    return {"sent": sent, "received": int(re.search(r"received (\d+) images", said)[1]), "cores": cpu / SECONDS}
 
 
 # --- report -------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ pub mod defaults;
 pub mod describe;
 pub mod diagnostics;
 pub mod host;
-mod intake;
+pub mod intake;
 pub mod messages;
 mod models;
 pub mod names;
