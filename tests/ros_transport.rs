@@ -18,7 +18,7 @@ use scenelex::ros::{
         Image, LabelInfo, RosMessage, SetVocabulary, SetVocabularyRequest, SetVocabularyResponse, StringMessage,
         VisionClass,
     },
-    transport::{Publisher, TopicInfo, TransportError, call, serve, subscribe},
+    transport::{Durability, Publisher, Reliability, TopicInfo, TransportError, call, serve, subscribe},
 };
 use support::Domain;
 
@@ -69,7 +69,12 @@ fn reliable_messages_arrive_once_and_in_order() {
     for number in 0..100 {
         assert_eq!(received.recv_timeout(LONG).unwrap(), number.to_string());
     }
-    let talk = TopicInfo { name: "/talk".to_owned(), type_name: StringMessage::TYPE.to_owned() };
+    let talk = TopicInfo {
+        name: "/talk".to_owned(),
+        type_name: StringMessage::TYPE.to_owned(),
+        reliability: Reliability::Reliable,
+        durability: Durability::Volatile,
+    };
     until("seen on the graph", || b.topics().contains(&talk));
     assert!(!a.topics().contains(&talk), "one's own topics are not others'");
     assert_eq!((a.node_name(), b.node_name()), ("/test/a", "/test/b"));
@@ -78,6 +83,20 @@ fn reliable_messages_arrive_once_and_in_order() {
     until("gone", || publisher.raw().subscribers() == 0);
     publisher.publish(&StringMessage::default()).unwrap();
     assert!(matches!(received.recv_timeout(Duration::from_millis(200)), Err(RecvTimeoutError::Disconnected)));
+}
+
+#[test]
+fn a_topic_is_listed_with_what_all_its_publishers_offer() {
+    let domain = Domain::unused();
+    let (a, b, c) = (join("a", &domain), join("b", &domain), join("c", &domain));
+    let offers = |reliability, durability| {
+        move |info: &TopicInfo| info.name == "/talk" && (info.reliability, info.durability) == (reliability, durability)
+    };
+    let _latched = Publisher::<StringMessage>::new(&a, "/talk", Qos::LATCHED).unwrap();
+    until("latched", || c.topics().iter().any(offers(Reliability::Reliable, Durability::TransientLocal)));
+    let _plain = Publisher::<StringMessage>::new(&b, "/talk", Qos::LATEST).unwrap();
+    until("the weakest", || c.topics().iter().any(offers(Reliability::BestEffort, Durability::Volatile)));
+    assert_eq!(c.topics().iter().filter(|info| info.name == "/talk").count(), 1);
 }
 
 #[test]

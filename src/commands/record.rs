@@ -10,10 +10,10 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use scenelex::{
-    replay::{Durability, OfferedQos, RecordedTopic, Recorder, Reliability, definitions},
+    replay::{OfferedQos, RecordedTopic, Recorder, definitions},
     ros::{
-        CdrView, Transport,
-        transport::{self, RawSubscription},
+        CdrView, Qos, Transport,
+        transport::{self, TopicInfo},
     },
 };
 
@@ -21,8 +21,9 @@ use super::{INTERRUPTED, interrupt::Interrupt, progress::Progress, say, wire};
 
 /// Messages that may wait for the disk.
 const QUEUE: usize = 256;
-/// How long publishers get to match a subscription before a weaker one is tried.
-const MATCHING: Duration = Duration::from_millis(700);
+/// How long a topic whose type was given waits for a publisher to be seen before it is recorded as best effort, which
+/// matches any that comes later.
+const SIGHT: Duration = Duration::from_millis(1000);
 
 /// Write topics from the wire into a rosbag2 bag (MCAP), until interrupted.
 ///
@@ -65,34 +66,30 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
         Some(seconds) => Some(Duration::try_from_secs_f64(seconds).context("--duration")?),
     };
     let transport = wire::join(&args.node_name)?;
-    let Some(topics) = find_types(&*transport, args, &interrupt)? else { return Ok(ExitCode::from(INTERRUPTED)) };
+    let Some(topics) = find_topics(&*transport, args, &interrupt)? else { return Ok(ExitCode::from(INTERRUPTED)) };
     let definitions = topics
         .iter()
-        .map(|(name, type_name)| definitions::concatenated(type_name).with_context(|| format!("topic {name}")))
+        .map(|topic| definitions::concatenated(&topic.type_name).with_context(|| format!("topic {}", topic.name)))
         .collect::<Result<Vec<_>>>()?;
 
     let mut recorder = Recorder::create(&args.out)?;
     let (sender, samples) = bounded(QUEUE);
-    let Some(subscriptions) = subscribe(&*transport, &topics, &sender, &interrupt)? else {
-        return Ok(ExitCode::from(INTERRUPTED));
-    };
-    drop(sender);
-    for (((name, type_name), definition), (_, qos)) in topics.iter().zip(definitions).zip(&subscriptions) {
+    let mut subscriptions = Vec::new();
+    for (index, (topic, definition)) in topics.iter().zip(definitions).enumerate() {
+        let TopicInfo { name, type_name, reliability, durability } = topic;
+        let history = transport::History::KeepLast(QUEUE as u32);
+        let qos = Qos { reliability: *reliability, durability: *durability, history };
+        subscriptions.push(transport.subscribe(name, type_name, qos, handler(index, name, sender.clone()))?);
         recorder.add_topic(RecordedTopic {
             name: name.clone(),
             type_name: type_name.clone(),
             definition,
             // The publishers' depth is not known; rosbag2 writes 0 then.
-            qos: vec![OfferedQos { depth: 0, ..*qos }],
+            qos: vec![OfferedQos { depth: 0, ..wire::to_bag(qos) }],
         })?;
-        tracing::info!(
-            topic = %name,
-            type_name = %type_name,
-            reliability = ?qos.reliability,
-            durability = ?qos.durability,
-            "recording"
-        );
+        tracing::info!(topic = %name, type_name = %type_name, ?reliability, ?durability, "recording");
     }
+    drop(sender);
     let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
     write_samples(&mut recorder, &samples, deadline, &interrupt)?;
     drop(subscriptions);
@@ -110,30 +107,36 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Name and type of each topic; `None` when interrupted.
-fn find_types(
-    transport: &dyn Transport,
-    args: &RecordArgs,
-    interrupt: &Interrupt,
-) -> Result<Option<Vec<(String, String)>>> {
-    let deadline = Instant::now() + Duration::try_from_secs_f64(args.wait).context("--wait")?;
+/// Name, type and offered quality of each topic; `None` when interrupted.
+fn find_topics(transport: &dyn Transport, args: &RecordArgs, interrupt: &Interrupt) -> Result<Option<Vec<TopicInfo>>> {
+    let begun = Instant::now();
+    let deadline = begun + Duration::try_from_secs_f64(args.wait).context("--wait")?;
     loop {
         let graph = transport.topics();
-        let mut missing = Vec::new();
+        let (mut missing, mut unseen) = (Vec::new(), false);
         let mut found = Vec::new();
         for topic in &args.topics {
-            if let Some((name, type_name)) = topic.split_once(':') {
-                found.push((name.to_owned(), type_name.to_owned()));
-            } else if let Some(info) = graph.iter().find(|info| info.name == *topic) {
-                found.push((info.name.clone(), info.type_name.clone()));
-            } else {
-                missing.push(topic.as_str());
+            let (name, type_name) = topic.split_once(':').map_or((topic.as_str(), None), |(n, t)| (n, Some(t)));
+            let published =
+                graph.iter().find(|info| info.name == name && type_name.is_none_or(|t| info.type_name == t));
+            match (published, type_name) {
+                (Some(info), _) => found.push(info.clone()),
+                (None, Some(type_name)) => {
+                    unseen = true;
+                    found.push(TopicInfo {
+                        name: name.to_owned(),
+                        type_name: type_name.to_owned(),
+                        reliability: transport::Reliability::BestEffort,
+                        durability: transport::Durability::Volatile,
+                    });
+                }
+                (None, None) => missing.push(topic.as_str()),
             }
         }
-        if missing.is_empty() {
+        if missing.is_empty() && (!unseen || begun.elapsed() >= SIGHT) {
             return Ok(Some(found));
         }
-        if Instant::now() >= deadline {
+        if !missing.is_empty() && Instant::now() >= deadline {
             bail!(
                 "nobody publishes {} (give the type as /name:package/msg/Type to record it later)",
                 missing.join(", ")
@@ -143,51 +146,6 @@ fn find_types(
             return Ok(None);
         }
     }
-}
-
-type Subscription = (Box<dyn RawSubscription>, OfferedQos);
-
-/// Subscribes to each topic with the strongest profile that a publisher matches; `None` when interrupted.
-fn subscribe(
-    transport: &dyn Transport,
-    topics: &[(String, String)],
-    sender: &Sender<Sample>,
-    interrupt: &Interrupt,
-) -> Result<Option<Vec<Subscription>>> {
-    let profiles = [
-        OfferedQos { durability: Durability::TransientLocal, depth: QUEUE as u32, ..OfferedQos::default() },
-        OfferedQos { depth: QUEUE as u32, ..OfferedQos::default() },
-        OfferedQos { reliability: Reliability::BestEffort, depth: QUEUE as u32, ..OfferedQos::default() },
-    ];
-    let mut chosen: Vec<Option<Subscription>> = topics.iter().map(|_| None).collect();
-    for (round, profile) in profiles.into_iter().enumerate() {
-        let last = round + 1 == profiles.len();
-        for (index, (slot, (name, type_name))) in chosen.iter_mut().zip(topics).enumerate() {
-            if slot.is_none() {
-                let subscription = transport.subscribe(
-                    name,
-                    type_name,
-                    wire::to_transport(profile),
-                    handler(index, name, sender.clone()),
-                )?;
-                *slot = Some((subscription, profile));
-            }
-        }
-        if last {
-            break;
-        }
-        let deadline = Instant::now() + MATCHING;
-        let unmatched = |slot: &Option<Subscription>| slot.as_ref().is_some_and(|(s, _)| s.publishers() == 0);
-        while chosen.iter().any(unmatched) && Instant::now() < deadline {
-            if interrupt.wait(Duration::from_millis(20)) {
-                return Ok(None);
-            }
-        }
-        for slot in chosen.iter_mut().filter(|slot| unmatched(slot)) {
-            *slot = None;
-        }
-    }
-    Ok(Some(chosen.into_iter().flatten().collect()))
 }
 
 fn handler(topic: usize, name: &str, sender: Sender<Sample>) -> transport::MessageHandler {

@@ -30,3 +30,23 @@ pub const fn to_transport(qos: OfferedQos) -> Qos {
         },
     }
 }
+
+/// The transport's quality of service in a bag's words.
+pub const fn to_bag(qos: Qos) -> OfferedQos {
+    let (history, depth) = match qos.history {
+        transport::History::KeepLast(depth) => (History::KeepLast, depth),
+        transport::History::KeepAll => (History::KeepAll, 0),
+    };
+    OfferedQos {
+        reliability: match qos.reliability {
+            transport::Reliability::Reliable => Reliability::Reliable,
+            transport::Reliability::BestEffort => Reliability::BestEffort,
+        },
+        durability: match qos.durability {
+            transport::Durability::TransientLocal => Durability::TransientLocal,
+            transport::Durability::Volatile => Durability::Volatile,
+        },
+        history,
+        depth,
+    }
+}

@@ -15,8 +15,8 @@ use super::{
     messages::{RosMessage, RosService},
 };
 
-/// Whether lost samples are sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whether lost samples are sent again. The weaker comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reliability {
     /// Lost samples stay lost; matches any publisher.
     BestEffort,
@@ -24,8 +24,8 @@ pub enum Reliability {
     Reliable,
 }
 
-/// Whether late subscribers get earlier samples.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whether late subscribers get earlier samples. The weaker comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Durability {
     /// They do not.
     Volatile,
@@ -135,6 +135,25 @@ pub struct TopicInfo {
     pub name: String,
     /// ROS type, `package/msg/Name`.
     pub type_name: String,
+    /// What every publisher offers: a subscription that asks for no more gets them all.
+    pub reliability: Reliability,
+    /// What every publisher offers.
+    pub durability: Durability,
+}
+
+/// Sorts topics and makes one of those that several publishers have, with the weakest of their offers.
+#[must_use]
+pub(super) fn merged(mut topics: Vec<TopicInfo>) -> Vec<TopicInfo> {
+    topics.sort();
+    topics.dedup_by(|later, first| {
+        let same = (&later.name, &later.type_name) == (&first.name, &first.type_name);
+        if same {
+            first.reliability = first.reliability.min(later.reliability);
+            first.durability = first.durability.min(later.durability);
+        }
+        same
+    });
+    topics
 }
 
 /// Called for every sample with its bytes, which are valid during the call only.

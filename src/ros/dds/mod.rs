@@ -24,7 +24,7 @@ pub use environment::{DiscoveryRange, Environment};
 use graph::Graph;
 
 use super::transport::{
-    Durability, History, MessageHandler, Qos, RawClient, RawPublisher, RawServer, RawSubscription, Reliability,
+    self, Durability, History, MessageHandler, Qos, RawClient, RawPublisher, RawServer, RawSubscription, Reliability,
     ServiceHandler, TopicInfo, Transport, TransportError,
 };
 
@@ -126,23 +126,25 @@ impl Transport for DdsTransport {
 
     fn topics(&self) -> Vec<TopicInfo> {
         let own = self.endpoints.participant.guid();
-        let mut topics: Vec<_> = self
-            .endpoints
-            .participant
-            .discovered_writers()
-            .iter()
-            .filter(|writer| writer.publication_topic_data.key.prefix != own.prefix)
-            .filter_map(|writer| {
-                let data = &writer.publication_topic_data;
-                Some(TopicInfo {
-                    name: names::ros_topic(&data.topic_name)?,
-                    type_name: names::ros_type(&data.type_name)?,
-                })
+        let writers = self.endpoints.participant.discovered_writers();
+        let foreign =
+            writers.iter().map(|writer| &writer.publication_topic_data).filter(|d| d.key.prefix != own.prefix);
+        let topics = foreign.filter_map(|data| {
+            Some(TopicInfo {
+                name: names::ros_topic(&data.topic_name)?,
+                type_name: names::ros_type(&data.type_name)?,
+                // What is not announced is as DDS has it by default: writers are reliable and volatile.
+                reliability: match data.reliability {
+                    Some(policy::Reliability::BestEffort) => Reliability::BestEffort,
+                    Some(policy::Reliability::Reliable { .. }) | None => Reliability::Reliable,
+                },
+                durability: match data.durability {
+                    Some(policy::Durability::Volatile) | None => Durability::Volatile,
+                    Some(_) => Durability::TransientLocal,
+                },
             })
-            .collect();
-        topics.sort();
-        topics.dedup();
-        topics
+        });
+        transport::merged(topics.collect())
     }
 }
 

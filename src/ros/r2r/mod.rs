@@ -17,13 +17,16 @@ use std::{
 use bytes::Bytes;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use futures::{FutureExt, Stream, StreamExt};
-use r2r::{Context, Node, PublisherUntyped, QosProfile};
+use r2r::{
+    Context, Node, PublisherUntyped, QosProfile,
+    qos::{DurabilityPolicy, ReliabilityPolicy},
+};
 
 use super::{
     cdr::CdrView,
     transport::{
-        Durability, History, MessageHandler, Qos, RawClient, RawPublisher, RawServer, RawSubscription, Reliability,
-        ServiceHandler, TopicInfo, Transport, TransportError,
+        self, Durability, History, MessageHandler, Qos, RawClient, RawPublisher, RawServer, RawSubscription,
+        Reliability, ServiceHandler, TopicInfo, Transport, TransportError,
     },
 };
 
@@ -220,13 +223,23 @@ impl Transport for R2rTransport {
                 let publishers = owned.node.get_publishers_info_by_topic(&name, false).ok()?;
                 let foreign = publishers
                     .iter()
-                    .any(|p| format!("{}/{}", p.node_namespace.trim_end_matches('/'), p.node_name) != own);
-                let type_name = types.into_iter().next().filter(|_| foreign)?;
-                Some(TopicInfo { name, type_name })
+                    .filter(|p| format!("{}/{}", p.node_namespace.trim_end_matches('/'), p.node_name) != own);
+                let type_name = types.into_iter().next()?;
+                let topics = foreign.map(|publisher| TopicInfo {
+                    name: name.clone(),
+                    type_name: type_name.clone(),
+                    reliability: match publisher.qos_profile.reliability {
+                        ReliabilityPolicy::Reliable => Reliability::Reliable,
+                        _ => Reliability::BestEffort,
+                    },
+                    durability: match publisher.qos_profile.durability {
+                        DurabilityPolicy::TransientLocal => Durability::TransientLocal,
+                        _ => Durability::Volatile,
+                    },
+                });
+                Some(topics.collect::<Vec<_>>())
             });
-            let mut topics: Vec<_> = published.collect();
-            topics.sort();
-            topics
+            transport::merged(published.flatten().collect())
         });
         found.unwrap_or_default()
     }
