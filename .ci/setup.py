@@ -29,7 +29,8 @@ START = time.monotonic()
 
 ELSEWHERE = """\
   a C++ compiler, pkg-config, OpenCV 4 with its development files (core, imgproc, imgcodecs),
-  clang with libclang, Python 3.11 to 3.13 with venv and pip. For example
+  clang with libclang, Python 3.11 to 3.13 with venv and pip; for the vocabulary loop without a language model
+  also WordNet 3.0's database files (then set refresh.lexicon to their folder). For example
     Fedora:  dnf install gcc-c++ pkgconf-pkg-config opencv-devel clang clang-devel python3
     Arch:    pacman -S gcc pkgconf opencv clang python
     macOS:   brew install pkgconf opencv llvm python@3.12"""
@@ -78,6 +79,11 @@ def missing_debian_packages(goal):
         packages.append("libclang-dev")
     if not succeeds(sys.executable, "-c", "import ensurepip, venv"):
         packages.append("python3-venv")
+    # WordNet's nouns: the vocabulary loop's lexicon where there is no language model.
+    if not Path("/usr/share/wordnet/data.noun").is_file():
+        packages.append("wordnet-base")
+    if goal == "test" and not shutil.which("wn"):
+        packages.append("wordnet")  # the tests compare the lexicon with WordNet's own program
     if goal == "test" and not ctypes.util.find_library("EGL"):
         packages.append("libegl1")  # the simulator's tests draw without a display
     return packages

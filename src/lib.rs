@@ -13,8 +13,11 @@
 //!    next one and swaps a pointer between two frames.
 //! 7. `ros::outputs` encodes each result once and publishes it; [`ros::transport`] is the port beneath.
 //!
-//! Imports point one way: `types ← imaging ← inference ← pipeline ← {ros, replay} ← commands`; [`vocabulary`] (reading
-//! class lists) imports `types` only.
+//! To follow the second loop, which rewrites the class list: `ros::refresh` (its thread, and how an image gets there) →
+//! [`vocabulary::refresh`] (one look, from image to list) → [`vocabulary`].
+//!
+//! Imports point one way: `types ← imaging ← inference ← pipeline ← {ros, replay} ← commands`; [`vocabulary`] imports
+//! `types` only.
 
 pub mod imaging;
 pub mod inference;

@@ -19,7 +19,13 @@ use scenelex::{
 use support::*;
 
 fn request(labels: &[&str]) -> VocabularyRequest {
-    VocabularyRequest { classes: specs(labels), source: VocabularySource::Topic, header: Header::default() }
+    VocabularyRequest {
+        classes: specs(labels),
+        source: VocabularySource::Topic,
+        header: Header::default(),
+        expected: None,
+        encoded: None,
+    }
 }
 
 fn worker() -> (VocabularyWorker, scenelex::pipeline::VocabularyHandle) {
@@ -94,6 +100,8 @@ fn every_frame_sees_one_whole_vocabulary() {
         ClassSpec { synonyms: vec!["blue cup".into()], ..ClassSpec::new("blue ball") },
     ];
     let list = move |version: u64| VocabularyRequest {
+        expected: None,
+        encoded: None,
         classes: vec![lists[usize::from(version.is_multiple_of(2))].clone()],
         source: VocabularySource::Service,
         header: Header::default(),
@@ -126,4 +134,16 @@ fn every_frame_sees_one_whole_vocabulary() {
     }
     stop.store(true, Ordering::Relaxed);
     changing.unwrap().join().unwrap();
+}
+
+#[test]
+fn a_list_made_for_an_older_version_comes_too_late() {
+    let (worker, handle) = worker();
+    worker.apply(request(&["red"])).unwrap();
+    worker.apply(request(&["green"])).unwrap();
+    let late = worker.apply(VocabularyRequest { expected: Some(1), ..request(&["blue"]) });
+    assert!(matches!(late, Err(VocabularyError::Superseded { expected: 1, found: 2 })));
+    assert_eq!(&*handle.current().vocabulary.entries[0].label, "green");
+    worker.apply(VocabularyRequest { expected: Some(2), ..request(&["blue"]) }).unwrap();
+    assert_eq!(&*handle.current().vocabulary.entries[0].label, "blue");
 }

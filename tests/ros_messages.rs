@@ -56,6 +56,8 @@ fn described() -> BTreeMap<String, TypeDescription> {
         StageDuration,
         StringMessage,
         Time,
+        TriggerRequest,
+        TriggerResponse,
         VisionClass,
         Vocabulary,
         VocabularyEntry,

@@ -10,8 +10,9 @@ use scenelex::{
     ros::{
         arguments::RosArguments,
         defaults::document,
+        parameter_table::TABLE,
         parameters::{Value, Values},
-        settings::{Settings, TABLE},
+        settings::Settings,
         transport::{History, Reliability},
     },
 };

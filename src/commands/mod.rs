@@ -9,6 +9,7 @@ mod play;
 mod progress;
 mod record;
 mod segment;
+mod vocabulary;
 mod wire;
 
 use std::{
@@ -42,6 +43,7 @@ Examples:
   scenelex node --ros-args -r image:=/camera/image_raw -p classes:=\"['mug', 'chair']\"
   scenelex play models/sim/demo_bag --loop
   scenelex record /scenelex/masks /camera/image_raw --out my_bag
+  scenelex vocabulary models/sim/demo_bag
   scenelex segment kitchen.jpg --classes \"mug, kettle, chair\"
 
 ROS_DOMAIN_ID, ROS_LOCALHOST_ONLY and ROS_AUTOMATIC_DISCOVERY_RANGE are read as ROS 2 reads them.";
@@ -52,6 +54,7 @@ enum Command {
     Segment(segment::SegmentArgs),
     Play(play::PlayArgs),
     Record(record::RecordArgs),
+    Vocabulary(vocabulary::VocabularyArgs),
     Demo(demo::DemoArgs),
 }
 
@@ -74,6 +77,7 @@ pub fn run() -> ExitCode {
             Command::Segment(args) => segment::run(&args),
             Command::Play(args) => play::run(&args),
             Command::Record(args) => record::run(&args),
+            Command::Vocabulary(args) => vocabulary::run(&args),
             Command::Demo(args) => demo::run(&args),
         }
     })();

@@ -9,6 +9,7 @@ pub mod preprocess;
 mod resize;
 mod resize_row;
 pub mod rle;
+pub mod scene;
 mod simd;
 
 pub use decode::{DecodeError, DecodeLimits, ImageDecoder};
@@ -17,4 +18,5 @@ pub use mask::{MASK_THRESHOLD, MaskError, MaskUpscaler};
 pub use overlay::{OverlayError, PictureFormat, class_color, draw_overlay, encode_jpeg, encode_picture};
 pub use preprocess::{Placement, Preprocess, PreprocessError, Preprocessor, ResizeRule};
 pub use rle::{RunLengthEncoder, RunLengthError};
+pub use scene::SceneSignature;
 pub(crate) use simd::multiversioned;

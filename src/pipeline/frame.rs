@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    FrameError, LabelRule, PipelineConfig, PipelineError, PreparedVocabulary,
+    FrameError, LabelRule, PhraseTable, PipelineConfig, PipelineError, PreparedVocabulary,
     config::ConfigError,
     decode::DecoderPool,
     encoder::{Encoded, EncoderThread},
@@ -55,6 +55,7 @@ pub struct Pipeline {
     detections: Vec<Detection>,
     order: Vec<usize>,
     runs_on: [(&'static str, String); 3],
+    phrases: Option<PhraseTable>,
 }
 
 impl Pipeline {
@@ -101,6 +102,7 @@ impl Pipeline {
             points: Vec::new(),
             detections: Vec::new(),
             order: Vec::new(),
+            phrases: None,
             config,
         })
     }
@@ -132,6 +134,11 @@ impl Pipeline {
         }
         self.config = config;
         Ok(())
+    }
+
+    /// Looks up in `phrases` what class a detection belongs to whose tokens are no phrase of the vocabulary.
+    pub fn set_phrases(&mut self, phrases: PhraseTable) {
+        self.phrases = Some(phrases);
     }
 
     /// The last image that was decoded; what an overlay is drawn on.
@@ -231,10 +238,17 @@ impl Pipeline {
                 }
             }
         }
+        for candidate in &mut self.candidates {
+            let of_phrase = candidate.phrase.and_then(|p| vocabulary.phrases.get(p)).map(|p| p.entry);
+            candidate.entry = of_phrase.or_else(|| {
+                let (phrases, text) = (self.phrases.as_ref()?, candidate.token_label.as_ref()?);
+                let label = phrases.class_of(text, vocabulary.vocabulary.version)?;
+                vocabulary.vocabulary.entries.iter().position(|entry| entry.label == label)
+            });
+        }
         // Synonyms and subclasses stand for their class; unlabelled boxes compete with those of the same text.
         postprocess::suppress(&mut self.candidates, config.nms_iou, |candidate| {
-            let entry = candidate.phrase.and_then(|p| vocabulary.phrases.get(p)).map(|p| p.entry);
-            (entry, if entry.is_none() { candidate.token_label.clone() } else { None })
+            (candidate.entry, if candidate.entry.is_none() { candidate.token_label.clone() } else { None })
         });
         for candidate in &self.candidates {
             if self.detections.len() == config.max_objects {
@@ -253,10 +267,13 @@ impl Pipeline {
             if bbox.area() <= 0.0 {
                 continue;
             }
-            let (class_id, label, phrase) = match candidate.phrase.and_then(|p| vocabulary.phrase(p)) {
-                Some((phrase, class)) => (class.class_id, Arc::clone(&class.label), Arc::clone(&phrase.text)),
-                None => (UNLABELLED, Arc::from(""), candidate.token_label.clone().unwrap_or_else(|| Arc::from(""))),
+            let phrase = match candidate.phrase.and_then(|p| vocabulary.phrase(p)) {
+                Some((phrase, _)) => Arc::clone(&phrase.text),
+                None => candidate.token_label.clone().unwrap_or_else(|| Arc::from("")),
             };
+            let class = candidate.entry.and_then(|entry| vocabulary.vocabulary.entries.get(entry));
+            let (class_id, label) =
+                class.map_or_else(|| (UNLABELLED, Arc::from("")), |c| (c.class_id, Arc::clone(&c.label)));
             self.detections.push(Detection { class_id, label, phrase, score: candidate.score, bbox, points });
         }
     }

@@ -4,23 +4,29 @@
 //! called) → [`prompts`] → `decode` (the mask decoder's sessions) → `resolve` (masks to images). [`vocabulary`] is the second, slow loop; [`latest`]
 //! the slot through which cameras feed the first.
 
+pub mod background;
 mod config;
 mod decode;
 mod encoder;
 mod error;
 pub mod frame;
 pub mod latest;
+pub mod phrases;
 pub mod postprocess;
 mod prepared;
+pub mod probe;
 pub mod prompts;
 mod resolve;
 pub mod statistics;
 pub mod vocabulary;
 
+pub use background::FrameGate;
 pub use config::{ConfigError, Execution, LabelRule, PipelineConfig};
 pub use error::{FrameError, PipelineError};
 pub use frame::{Models, Pipeline};
 pub use latest::{LatestSlot, Put, Take};
+pub use phrases::{PhraseTable, UnknownPhrase};
 pub use prepared::{Phrase, PreparedVocabulary};
+pub use probe::{DetectorProbe, Grid};
 pub use statistics::{Percentiles, Snapshot, Stage, Statistics};
 pub use vocabulary::{VocabularyError, VocabularyHandle, VocabularyRequest, VocabularyWorker};

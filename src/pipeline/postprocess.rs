@@ -16,6 +16,8 @@ pub struct Candidate {
     pub query: usize,
     /// Index of its phrase; `None` where a token label belongs to no single phrase.
     pub phrase: Option<usize>,
+    /// Index of its class; filled in by the pipeline.
+    pub entry: Option<usize>,
     /// The token label, as Hugging Face spells it; `None` under [`super::LabelRule::PhraseSpans`].
     pub token_label: Option<Arc<str>>,
     /// Score in [0, 1].
@@ -75,7 +77,7 @@ pub fn token_labels(
         };
         let phrase = sole_phrase(text, positions());
         let token_label = Some(Arc::from(text.decode(positions())));
-        out.push(Candidate { caption, query, phrase, token_label, score, bbox });
+        out.push(Candidate { caption, query, phrase, entry: None, token_label, score, bbox });
     }
 }
 
@@ -117,7 +119,15 @@ pub fn phrase_spans(
         if score > box_threshold {
             let bbox = bbox.to_pixels(image);
             if finite(&bbox) {
-                out.push(Candidate { caption, query, phrase: Some(phrase), token_label: None, score, bbox });
+                out.push(Candidate {
+                    caption,
+                    query,
+                    phrase: Some(phrase),
+                    entry: None,
+                    token_label: None,
+                    score,
+                    bbox,
+                });
             }
         }
     }

@@ -45,15 +45,23 @@ impl PreparedVocabulary {
     /// # Errors
     /// When the text encoder fails or a phrase is too long for it.
     pub fn encode(vocabulary: Vocabulary, encoder: &mut TextEncoder) -> Result<Self, InferenceError> {
-        let mut phrases = Vec::new();
-        for (entry, class) in vocabulary.entries.iter().enumerate() {
-            let names = std::iter::once(&class.label).chain(&class.synonyms).chain(&class.subclasses);
-            phrases.extend(names.map(|name| Phrase { text: Arc::clone(name), entry }));
-        }
+        let phrases = phrases(&vocabulary);
         let texts: Vec<&str> = phrases.iter().map(|p| &*p.text).collect();
         let captions = encoder.captions(&texts)?;
         let captions = captions.iter().map(|caption| encoder.encode(caption)).collect::<Result<Vec<_>, _>>()?;
         Ok(Self { vocabulary: Arc::new(vocabulary), phrases, captions })
+    }
+
+    /// `vocabulary` with the captions of `self`, where those were made of the same phrases in the same order.
+    ///
+    /// # Errors
+    /// `vocabulary`, where its phrases are others.
+    pub fn for_vocabulary(&self, vocabulary: Vocabulary) -> Result<Self, Vocabulary> {
+        let phrases = phrases(&vocabulary);
+        if phrases != self.phrases {
+            return Err(vocabulary);
+        }
+        Ok(Self { vocabulary: Arc::new(vocabulary), phrases, captions: self.captions.clone() })
     }
 
     /// The phrase with an index, and its class.
@@ -62,4 +70,13 @@ impl PreparedVocabulary {
         let phrase = self.phrases.get(index)?;
         Some((phrase, self.vocabulary.entries.get(phrase.entry)?))
     }
+}
+
+fn phrases(vocabulary: &Vocabulary) -> Vec<Phrase> {
+    let mut phrases = Vec::new();
+    for (entry, class) in vocabulary.entries.iter().enumerate() {
+        let names = std::iter::once(&class.label).chain(&class.synonyms).chain(&class.subclasses);
+        phrases.extend(names.map(|name| Phrase { text: Arc::clone(name), entry }));
+    }
+    phrases
 }

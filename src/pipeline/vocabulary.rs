@@ -33,6 +33,10 @@ pub struct VocabularyRequest {
     pub source: VocabularySource,
     /// Header of the message that asked; default where there was none.
     pub header: Header,
+    /// The version that has to be in use still; `None`: whatever is.
+    pub expected: Option<u64>,
+    /// The same list with its text encoded already, by somebody who has time; saves doing it here.
+    pub encoded: Option<Arc<PreparedVocabulary>>,
 }
 
 /// Why a class list did not become a vocabulary. The one in use stays.
@@ -44,6 +48,14 @@ pub enum VocabularyError {
     /// It could not be encoded.
     #[error(transparent)]
     Encoding(#[from] InferenceError),
+    /// Another list came into use meanwhile.
+    #[error("version {found} came into use meanwhile, this list was made for version {expected}")]
+    Superseded {
+        /// The version it was made for.
+        expected: u64,
+        /// The version in use.
+        found: u64,
+    },
     /// Too many requests are waiting.
     #[error("too many vocabulary requests are waiting")]
     Busy,
@@ -176,10 +188,17 @@ fn serve(
     encoder: &mut TextEncoder,
     published: &VocabularyHandle,
 ) -> Result<u64, VocabularyError> {
+    let found = published.current().vocabulary.version;
+    if let Some(expected) = request.expected.filter(|&expected| expected != found) {
+        return Err(VocabularyError::Superseded { expected, found });
+    }
     // The builder is only changed for good when the text could be encoded: versions have no gaps.
     let mut next = builder.clone();
     let vocabulary = next.build(&request.classes, request.source, SystemTime::now())?;
-    let prepared = PreparedVocabulary::encode(vocabulary, encoder)?;
+    let prepared = match request.encoded.as_ref().map_or(Err(vocabulary.clone()), |e| e.for_vocabulary(vocabulary)) {
+        Ok(prepared) => prepared,
+        Err(vocabulary) => PreparedVocabulary::encode(vocabulary, encoder)?,
+    };
     *builder = next;
     let version = prepared.vocabulary.version;
     published.replace(prepared);

@@ -125,7 +125,12 @@ pub fn entries(vocabulary: &types::Vocabulary) -> Vec<VocabularyEntry> {
 /// A requested class, without what a request does not decide (id and score).
 #[must_use]
 pub fn class_spec(entry: VocabularyEntry) -> ClassSpec {
-    ClassSpec { label: entry.label, parent: entry.parent, synonyms: entry.synonyms, subclasses: entry.subclasses }
+    ClassSpec {
+        parent: entry.parent,
+        synonyms: entry.synonyms,
+        subclasses: entry.subclasses,
+        ..ClassSpec::new(entry.label)
+    }
 }
 
 /// Names of the values in the semantic image.

@@ -11,7 +11,7 @@ pub fn document(table: &[Parameter]) -> String {
     let mut text = String::from(
         "# Every parameter of the node at its default. Copy what you change:\n\
          #   scenelex node --ros-args --params-file FILE\n\
-         # This file is made from the table in src/ros/settings.rs; a test keeps the two equal.\n\
+         # This file is made from the table in src/ros/parameter_table.rs; a test keeps the two equal.\n\
          /**:\n  ros__parameters:\n",
     );
     for (index, parameter) in table.iter().enumerate() {

@@ -2,10 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::messages::{DiagnosticArray, DiagnosticStatus, Header, KeyValue, Octet};
+use super::{
+    messages::{DiagnosticArray, DiagnosticStatus, Header, KeyValue, Octet},
+    refresh::RefreshStatus,
+};
 use crate::{
     pipeline::Snapshot,
     types::{Stamp, Vocabulary},
+    vocabulary::chat::BreakerStatus,
 };
 
 /// Without an image for this long the camera counts as silent.
@@ -29,6 +33,8 @@ pub struct Report<'r> {
     pub unsent: u64,
     /// Class list in use.
     pub vocabulary: &'r Vocabulary,
+    /// The vocabulary loop; `None` where it is off.
+    pub refresh: Option<RefreshStatus>,
     /// Time of the report on the node's clock.
     pub stamp: Stamp,
 }
@@ -55,11 +61,9 @@ impl Diagnostics {
 
     /// One message for `/diagnostics`.
     pub fn report(&mut self, report: &Report<'_>, now: Instant) -> DiagnosticArray {
-        let frames = self.frames(report, now);
-        DiagnosticArray {
-            header: Header { stamp: report.stamp.into(), frame_id: String::new() },
-            status: vec![frames, vocabulary(report)],
-        }
+        let mut status = vec![self.frames(report, now), vocabulary(report)];
+        status.extend(report.refresh.as_ref().map(|loop_status| refresh(report, loop_status, now)));
+        DiagnosticArray { header: Header { stamp: report.stamp.into(), frame_id: String::new() }, status }
     }
 
     fn frames(&mut self, report: &Report<'_>, now: Instant) -> DiagnosticStatus {
@@ -117,6 +121,51 @@ fn vocabulary(report: &Report<'_>) -> DiagnosticStatus {
         value("age_s", &format!("{:.1}", age.as_secs_f64())),
     ];
     status(report, "vocabulary", level, message, values)
+}
+
+fn refresh(report: &Report<'_>, refresh: &RefreshStatus, now: Instant) -> DiagnosticStatus {
+    let (level, message) = match &refresh.last {
+        None => (DiagnosticStatus::OK, "no image looked at yet".to_owned()),
+        Some(last) => match (&last.outcome, &last.trouble) {
+            (Err(error), _) => (DiagnosticStatus::WARN, format!("the list stays as it is: {error}")),
+            (Ok(_), Some(trouble)) => (DiagnosticStatus::WARN, format!("went on without: {trouble}")),
+            (Ok(outcome), None) => (DiagnosticStatus::OK, outcome.clone()),
+        },
+    };
+    let mut values = vec![
+        value("refreshes", &refresh.refreshes),
+        value("changes", &refresh.changes),
+        value("refused_labels", &refresh.refused),
+    ];
+    values.extend(refresh.failures.iter().map(|(kind, count)| value(&format!("failures.{kind}"), count)));
+    if let Some(last) = &refresh.last {
+        values.extend([
+            value("last.reason", &last.reason.as_str()),
+            value("last.refined_by", &last.refinement),
+            value("last.took_s", &format!("{:.3}", last.took.as_secs_f64())),
+            value("last.age_s", &format!("{:.1}", now.saturating_duration_since(last.at).as_secs_f64())),
+        ]);
+    }
+    if let Some(chat) = &refresh.chat {
+        values.extend([
+            value("llm.requests", &chat.requests),
+            value("llm.replies", &chat.replies),
+            value("llm.replayed", &chat.replayed),
+            value("llm.breaker", &breaker(chat.breaker)),
+            value("llm.requests_left_this_hour", &chat.requests_left_this_hour),
+        ]);
+        values.extend(chat.failures.iter().map(|(kind, count)| value(&format!("llm.failures.{kind}"), count)));
+        values.extend(chat.last_error.iter().map(|error| value("llm.last_error", error)));
+    }
+    status(report, "refresh", level, message, values)
+}
+
+fn breaker(breaker: BreakerStatus) -> String {
+    match breaker {
+        BreakerStatus::Closed => "closed".to_owned(),
+        BreakerStatus::HalfOpen => "half open".to_owned(),
+        BreakerStatus::Open { retry_in } => format!("open for another {:.0} s", retry_in.as_secs_f64().ceil()),
+    }
 }
 
 fn value(key: &str, value: &impl ToString) -> KeyValue {

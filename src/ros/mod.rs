@@ -19,9 +19,13 @@ mod models;
 pub mod names;
 pub mod node;
 mod outputs;
+pub mod parameter_table;
 pub mod parameters;
+mod phrases;
 #[cfg(feature = "r2r")]
 pub mod r2r;
+pub mod refresh;
+mod refresh_settings;
 pub mod settings;
 mod throttle;
 pub mod transport;

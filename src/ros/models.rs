@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::settings::Settings;
+use super::{refresh::Parts, refresh_settings::RefreshSetupError, settings::Settings};
 use crate::{
     inference::{Bundle, InferenceError, ModelOptions, Runtime, TextEncoder},
     pipeline::{Pipeline, PipelineError, VocabularyHandle, VocabularyWorker},
@@ -27,6 +27,9 @@ pub enum ModelsError {
     /// The frame pipeline.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
+    /// The vocabulary loop.
+    #[error(transparent)]
+    Refresh(#[from] RefreshSetupError),
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -40,6 +43,8 @@ pub struct Loaded {
     pub worker: VocabularyWorker,
     /// Its current value.
     pub vocabulary: VocabularyHandle,
+    /// What looks at images to rewrite the class list, where that is wanted.
+    pub refresh: Option<Parts>,
     /// Names of the bundles, for people.
     pub names: String,
 }
@@ -83,10 +88,12 @@ pub fn load(settings: &Settings) -> Result<Loaded, ModelsError> {
     let limits = VocabularyLimits { max_classes: settings.max_classes, ..VocabularyLimits::default() };
     let (worker, vocabulary) = VocabularyWorker::start(encoder, limits)?;
     let pipeline = Pipeline::load(config, &detector, &segmenter)?;
+    let refresh = settings.refresh.as_ref();
+    let refresh = refresh.map(|r| r.load(&detector, pipeline.config().box_threshold)).transpose()?;
     let names = format!("{} + {}", detector.name, segmenter.name);
     for (model, providers) in pipeline.runs_on() {
         tracing::info!(model, providers, "runs on");
     }
     tracing::info!(folder = %folder.display(), models = %names, runtime = %runtime.library().display(), "models loaded");
-    Ok(Loaded { pipeline, worker, vocabulary, names })
+    Ok(Loaded { pipeline, worker, vocabulary, refresh, names })
 }

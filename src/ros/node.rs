@@ -3,6 +3,7 @@
 //! ```text
 //! rx thread ─▶ Intake (newest wins) ─▶ "frames": Pipeline::process ─▶ Outputs
 //! ~/set_vocabulary (topic, service) ─▶ "vocabulary" worker ─▶ swapped in between frames
+//! now and then an image ─▶ "refresh" (proposals, language model) ─▶ "vocabulary" worker
 //! calling thread: ~/vocabulary and label info on change, /diagnostics, shutdown
 //! ```
 
@@ -30,13 +31,16 @@ use super::{
     intake::{Intake, LOG_INTERVAL},
     messages::{
         CompressedImage, DiagnosticArray, Image, LabelInfo, RosMessage, SetVocabulary, SetVocabularyRequest,
-        SetVocabularyResponse, StringMessage, Vocabulary,
+        SetVocabularyResponse, StringMessage, Trigger, TriggerResponse, Vocabulary,
     },
     models::{self, Loaded, ModelsError},
     names::InvalidName,
     outputs::{OutputError, Outputs},
+    parameter_table::TABLE,
     parameters::{ParameterError, Values},
-    settings::{Settings, TABLE},
+    refresh::{RefreshHandle, RefreshLoop, SceneTap},
+    refresh_settings::RefreshSettings,
+    settings::Settings,
     throttle::Throttle,
     transport::{Publisher, RawServer, RawSubscription, Transport, TransportError, serve, subscribe},
 };
@@ -55,6 +59,8 @@ const DEFAULT_NAME: &str = "scenelex";
 const GRACE: Duration = Duration::from_millis(800);
 /// How long the last results get to reach their subscribers.
 const FLUSH: Duration = Duration::from_millis(100);
+/// How long a caller of `~/refresh_vocabulary` is kept waiting.
+const REFRESH_PATIENCE: Duration = Duration::from_secs(120);
 /// Requests on the `~/set_vocabulary` topic that may wait.
 const WAITING_REQUESTS: usize = 8;
 
@@ -149,6 +155,7 @@ struct Node {
     frames: Frames,
     vocabulary: VocabularyHandle,
     requests: VocabularyRequests,
+    refresh: Option<Refresh>,
     clock: NodeClock,
     vocabulary_topic: Publisher<Vocabulary>,
     label_info: Publisher<LabelInfo>,
@@ -164,18 +171,10 @@ impl Node {
         transport: Arc<dyn Transport>,
         loaded: Loaded,
     ) -> Result<Self, NodeError> {
-        let Loaded { pipeline, worker, vocabulary, names } = loaded;
+        let Loaded { mut pipeline, worker, vocabulary, refresh, names } = loaded;
         let limits = VocabularyLimits { max_classes: settings.max_classes, ..VocabularyLimits::default() };
         let worker = Arc::new(worker);
-        if settings.classes.is_empty() {
-            tracing::warn!("no classes are set: nothing is looked for until ~/set_vocabulary says what");
-        } else {
-            let classes = settings.classes.iter().map(ClassSpec::new).collect();
-            let request =
-                VocabularyRequest { classes, source: VocabularySource::Configuration, header: Header::default() };
-            worker.apply(request).map_err(NodeError::Classes)?;
-        }
-
+        set_first_classes(settings, &worker)?;
         let on = &*transport;
         let box_threshold = pipeline.config().box_threshold;
         let runs_on = pipeline.runs_on().to_vec();
@@ -186,8 +185,19 @@ impl Node {
         let clock = NodeClock::new(on, settings.use_sim_time)?;
         let requests = VocabularyRequests::start(on, identity, &worker, &vocabulary, limits)?;
 
+        let (refresh, tap) = match refresh {
+            Some(parts) => {
+                let (running, taps) = RefreshLoop::start(parts, Arc::clone(&worker), vocabulary.clone())?;
+                if let Some(phrases) = taps.phrases {
+                    pipeline.set_phrases(phrases);
+                }
+                (Some(Refresh::start(on, identity, running)?), Some(taps.scene))
+            }
+            None => (None, None),
+        };
+
         let intake = Arc::new(Intake::new());
-        let frames = Frames::start(pipeline, outputs, Arc::clone(&intake), vocabulary.clone())?;
+        let frames = Frames::start(pipeline, outputs, Arc::clone(&intake), vocabulary.clone(), tap)?;
         let image_topic = identity.resolve("image")?;
         let image_type = if settings.compressed { CompressedImage::TYPE } else { Image::TYPE };
         let image = on.subscribe(&image_topic, image_type, settings.image_qos, intake.handler(settings.compressed))?;
@@ -204,6 +214,7 @@ impl Node {
             frames,
             vocabulary,
             requests,
+            refresh,
             clock,
             vocabulary_topic,
             label_info,
@@ -260,6 +271,7 @@ impl Node {
             counts: &counts,
             unsent: self.frames.unsent.load(Ordering::Relaxed),
             vocabulary: &self.vocabulary.current().vocabulary,
+            refresh: self.refresh.as_ref().map(|refresh| refresh.handle.status()),
             stamp: self.clock.now(),
         };
         if let Err(error) = self.diagnostics.publish(&diagnostics.report(&report, now)) {
@@ -269,11 +281,14 @@ impl Node {
 
     /// Stops input, lets the frame under way be published, takes everything off the graph.
     fn stop(self) {
-        let Self { image, intake, frames, requests, .. } = self;
+        let Self { image, intake, frames, requests, refresh, .. } = self;
         drop(image);
         intake.close();
+        if let Some(refresh) = &refresh {
+            refresh.handle.stop();
+        }
         frames.join(GRACE);
-        drop(requests);
+        drop((requests, refresh));
         let counts = intake.counts().snapshot(Instant::now());
         tracing::info!(
             received = counts.received,
@@ -299,12 +314,13 @@ impl Frames {
         outputs: Outputs,
         intake: Arc<Intake>,
         vocabulary: VocabularyHandle,
+        tap: Option<SceneTap>,
     ) -> std::io::Result<Self> {
         let (alive, ended) = bounded::<()>(0);
         let unsent = outputs.unsent();
         let thread = thread::Builder::new().name("frames".to_owned()).spawn(move || {
             let alive: Sender<()> = alive;
-            frame_loop(pipeline, outputs, &intake, &vocabulary);
+            frame_loop(pipeline, outputs, &intake, &vocabulary, tap);
             drop(alive);
         })?;
         Ok(Self { thread, ended, unsent })
@@ -322,15 +338,23 @@ impl Frames {
     }
 }
 
-fn frame_loop(mut pipeline: Pipeline, mut outputs: Outputs, intake: &Intake, vocabulary: &VocabularyHandle) {
+fn frame_loop(
+    mut pipeline: Pipeline,
+    mut outputs: Outputs,
+    intake: &Intake,
+    vocabulary: &VocabularyHandle,
+    mut tap: Option<SceneTap>,
+) {
     let mut result = FrameResult::default();
     let mut throttle = Throttle::new(LOG_INTERVAL);
+    let gate = tap.as_ref().map(SceneTap::gate).unwrap_or_default();
     loop {
         let mut arrived = match intake.take(Duration::from_secs(1)) {
             Take::Value(arrived) => arrived,
             Take::TimedOut => continue,
             Take::Closed => break,
         };
+        let under_way = gate.begin_frame();
         let queued = arrived.at.elapsed();
         let prepared = vocabulary.current();
         match pipeline.process(&mut arrived.image, &prepared, &mut result) {
@@ -338,6 +362,11 @@ fn frame_loop(mut pipeline: Pipeline, mut outputs: Outputs, intake: &Intake, voc
                 let largest_id = convert::largest_id(&prepared.vocabulary);
                 outputs.publish(&result, pipeline.rgb(), queued, largest_id);
                 intake.counts().count_processed(&result.durations, Instant::now());
+                drop(under_way);
+                // After publishing: what this costs never adds to a result's age.
+                if let Some(tap) = &mut tap {
+                    tap.offer(pipeline.rgb(), &result);
+                }
             }
             Err(error) => {
                 intake.counts().count_bad(error.kind());
@@ -349,6 +378,70 @@ fn frame_loop(mut pipeline: Pipeline, mut outputs: Outputs, intake: &Intake, voc
         intake.give_back(arrived.image);
     }
     outputs.flush(FLUSH);
+}
+
+/// Brings the list in force that the node starts with: the kept one where there is one, else the `classes` parameter.
+fn set_first_classes(settings: &Settings, worker: &VocabularyWorker) -> Result<(), NodeError> {
+    let apply = |classes: Vec<ClassSpec>, source: VocabularySource| {
+        worker.apply(VocabularyRequest { classes, source, header: Header::default(), expected: None, encoded: None })
+    };
+    if let Some(store) = settings.refresh.as_ref().and_then(RefreshSettings::store) {
+        let kept = store.load().map_err(|error| error.to_string());
+        let applied = kept.and_then(|kept| {
+            kept.map(|classes| apply(classes, VocabularySource::Stored).map_err(|e| e.to_string())).transpose()
+        });
+        match applied {
+            Ok(Some(_)) => return Ok(()),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(error, "the kept class list cannot be used"),
+        }
+    }
+    if !settings.classes.is_empty() {
+        let classes = settings.classes.iter().map(ClassSpec::new).collect();
+        apply(classes, VocabularySource::Configuration).map_err(NodeError::Classes)?;
+    } else if settings.refresh.is_none() {
+        tracing::warn!("no classes are set: nothing is looked for until ~/set_vocabulary says what");
+    }
+    Ok(())
+}
+
+/// The vocabulary loop and the service that calls for a look.
+struct Refresh {
+    // Field order is drop order: no request comes in while the loop ends.
+    _service: Option<Box<dyn RawServer>>,
+    _running: RefreshLoop,
+    handle: RefreshHandle,
+}
+
+impl Refresh {
+    fn start(transport: &dyn Transport, identity: &NodeIdentity, running: RefreshLoop) -> Result<Self, NodeError> {
+        let name = identity.resolve("~/refresh_vocabulary")?;
+        let handle = running.handle();
+        let on_service = handle.clone();
+        let service = serve::<Trigger, _>(transport, &name, move |_| {
+            let outcome = on_service.request().and_then(|outcome| {
+                outcome.recv_timeout(REFRESH_PATIENCE).unwrap_or_else(|_| Err("no image came to look at".to_owned()))
+            });
+            let success = outcome.is_ok();
+            TriggerResponse { success, message: outcome.unwrap_or_else(|error| error) }
+        });
+        Ok(Self { _service: offered(&name, service)?, _running: running, handle })
+    }
+}
+
+/// A service, or `None` where the transport has no services of that type.
+fn offered(
+    name: &str,
+    service: Result<Box<dyn RawServer>, TransportError>,
+) -> Result<Option<Box<dyn RawServer>>, NodeError> {
+    match service {
+        Ok(server) => Ok(Some(server)),
+        Err(error @ TransportError::Unsupported { .. }) => {
+            tracing::warn!(service = name, %error, "the service is not offered");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// `~/set_vocabulary` as a topic (`std_msgs/String`, "a, b") and as a service.
@@ -379,7 +472,7 @@ impl VocabularyRequests {
             for text in texts {
                 let outcome = parse_class_list(&text, &limits).map_err(VocabularyError::from).and_then(|classes| {
                     let (source, header) = (VocabularySource::Topic, Header::default());
-                    on_topic.apply(VocabularyRequest { classes, source, header })
+                    on_topic.apply(VocabularyRequest { classes, source, header, expected: None, encoded: None })
                 });
                 if let Err(error) = outcome {
                     tracing::warn!(%error, "refused a class list from the topic");
@@ -389,14 +482,7 @@ impl VocabularyRequests {
         let (on_service, current) = (Arc::clone(worker), vocabulary.clone());
         let service =
             serve::<SetVocabulary, _>(transport, &name, move |request| answer(request, &on_service, &current));
-        let service = match service {
-            Ok(server) => Some(server),
-            Err(error @ TransportError::Unsupported { .. }) => {
-                tracing::warn!(service = %name, %error, "the service is not offered; the topic of the same name is");
-                None
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let service = offered(&name, service)?;
         Ok(Self { _service: service, topic: Some(topic), thread: Some(thread) })
     }
 }
@@ -408,8 +494,13 @@ fn answer(
 ) -> SetVocabularyResponse {
     let named = request.classes.into_iter().map(ClassSpec::new);
     let classes = named.chain(request.entries.into_iter().map(convert::class_spec)).collect();
-    let outcome =
-        worker.apply(VocabularyRequest { classes, source: VocabularySource::Service, header: Header::default() });
+    let outcome = worker.apply(VocabularyRequest {
+        classes,
+        source: VocabularySource::Service,
+        header: Header::default(),
+        expected: None,
+        encoded: None,
+    });
     let message = match &outcome {
         Ok(_) => String::new(),
         Err(error) => {

@@ -1,6 +1,6 @@
 //! Node parameters: a table of what exists, values from files and the command line, checked against it.
 //!
-//! The table ([`super::settings::TABLE`]) is the only place where a parameter is named; documentation, defaults, checks
+//! The table ([`super::parameter_table::TABLE`]) is the only place where a parameter is named; documentation, defaults, checks
 //! and (later) the parameter services all come from it.
 
 use std::{

@@ -1,153 +1,17 @@
-//! The node's parameters: the table, and the settings made of it.
+//! The node's settings, made of its parameters.
 
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    parameters::{Default, Parameter, Range, Value, Values},
+    parameter_table::SHIPPED,
+    parameters::{Value, Values},
+    refresh_settings::RefreshSettings,
     transport::{Durability, History, Qos, Reliability},
 };
 use crate::{
     inference::{Provider, Thresholds},
     pipeline::{ConfigError, Execution, LabelRule, PipelineConfig},
 };
-
-const RELIABILITY: Range = Range::Choice(&["best_effort", "reliable"]);
-const HISTORY: Range = Range::Choice(&["keep_last", "keep_all"]);
-const THREADS: Range = Range::Integers(0, 256);
-/// As the detector ships, for the thresholds.
-const SHIPPED: f64 = -1.0;
-
-const fn parameter(name: &'static str, default: Default, range: Range, description: &'static str) -> Parameter {
-    Parameter { name, default, range, description }
-}
-
-/// Every parameter of the node.
-pub const TABLE: &[Parameter] = &[
-    parameter(
-        "models_dir",
-        Default::Text(""),
-        Range::Any,
-        "Folder with the bundles detector/ and segmenter/. Empty: models/sim below the working directory, else where the program is installed.",
-    ),
-    parameter(
-        "classes",
-        Default::Texts(&[]),
-        Range::Any,
-        "Classes to look for from the start. Empty: nothing is looked for until ~/set_vocabulary says what.",
-    ),
-    parameter("max_classes", Default::Integer(256), Range::Integers(1, 4096), "Longest class list that is accepted."),
-    parameter(
-        "image_transport",
-        Default::Text("raw"),
-        Range::Choice(&["raw", "compressed"]),
-        "What `image` carries: sensor_msgs/Image (raw) or sensor_msgs/CompressedImage (compressed).",
-    ),
-    parameter(
-        "use_sim_time",
-        Default::Bool(false),
-        Range::Any,
-        "Take the time of our own stamps (vocabulary, label info, diagnostics) from /clock.",
-    ),
-    parameter(
-        "box_threshold",
-        Default::Double(SHIPPED),
-        Range::Doubles(-1.0, 1.0),
-        "Detections with a score above it are kept. -1: as shipped with the detector.",
-    ),
-    parameter(
-        "text_threshold",
-        Default::Double(SHIPPED),
-        Range::Doubles(-1.0, 1.0),
-        "Tokens above it make the label, with label_rule token_labels. -1: as shipped with the detector.",
-    ),
-    parameter(
-        "nms_iou",
-        Default::Double(SHIPPED),
-        Range::Doubles(-1.0, 1.0),
-        "Boxes of one class that overlap more are one object. -1: as shipped with the detector.",
-    ),
-    parameter(
-        "label_rule",
-        Default::Text("phrase_spans"),
-        Range::Choice(&["phrase_spans", "token_labels"]),
-        "How a detection gets its class: the phrase with the best score, or the tokens above text_threshold (Hugging Face's rule).",
-    ),
-    parameter("use_box", Default::Bool(true), Range::Any, "Give the detection box to the mask decoder."),
-    parameter("use_points", Default::Bool(true), Range::Any, "Give points inside the box to the mask decoder."),
-    parameter("n_points", Default::Integer(20), Range::Integers(0, 256), "Most points per object."),
-    parameter(
-        "max_objects",
-        Default::Integer(64),
-        Range::Integers(1, 1024),
-        "Most objects per image, the best by score.",
-    ),
-    parameter("mask_batch", Default::Integer(8), Range::Integers(1, 256), "Most objects per run of the mask decoder."),
-    parameter(
-        "provider",
-        Default::Text("cpu"),
-        Range::Choice(&["cpu", "cuda", "tensorrt"]),
-        "Where the models run. One that cannot be had is an error, never a silent fall to the CPU.",
-    ),
-    parameter("device", Default::Integer(0), Range::Integers(0, 255), "GPU number, for cuda and tensorrt."),
-    parameter(
-        "onnxruntime_library",
-        Default::Text(""),
-        Range::Any,
-        "Path of libonnxruntime. Empty: ORT_DYLIB_PATH, then .deps/onnxruntime, then the system's loader.",
-    ),
-    parameter("threads.detector", Default::Integer(0), THREADS, "Threads of the detector. 0: half the cores."),
-    parameter(
-        "threads.image_encoder",
-        Default::Integer(0),
-        THREADS,
-        "Threads of the image encoder, which runs beside the detector. 0: the other half of the cores.",
-    ),
-    parameter("threads.mask_decoder", Default::Integer(0), THREADS, "Threads of the mask decoder. 0: all cores."),
-    parameter(
-        "threads.resolve",
-        Default::Integer(0),
-        THREADS,
-        "Threads that bring masks to image size. 0: all cores, at most 4.",
-    ),
-    parameter(
-        "qos.image.reliability",
-        Default::Text("best_effort"),
-        RELIABILITY,
-        "Reliability asked of the camera. best_effort matches every camera.",
-    ),
-    parameter("qos.image.history", Default::Text("keep_last"), HISTORY, "History of the image subscription."),
-    parameter(
-        "qos.image.depth",
-        Default::Integer(1),
-        Range::Integers(1, 1000),
-        "Depth of the image subscription, with keep_last. Whatever it is, the newest image wins.",
-    ),
-    parameter(
-        "qos.results.reliability",
-        Default::Text("reliable"),
-        RELIABILITY,
-        "Reliability of masks, detections and images. Lost results are sent again when reliable.",
-    ),
-    parameter("qos.results.history", Default::Text("keep_last"), HISTORY, "History of masks, detections and images."),
-    parameter(
-        "qos.results.depth",
-        Default::Integer(5),
-        Range::Integers(1, 1000),
-        "Depth of masks, detections and images, with keep_last.",
-    ),
-    parameter(
-        "overlay.max_rate",
-        Default::Double(0.0),
-        Range::Doubles(0.0, 1000.0),
-        "Most overlay pictures a second on ~/overlay/image. 0: one for every result.",
-    ),
-    parameter(
-        "diagnostics.period",
-        Default::Double(1.0),
-        Range::Doubles(0.1, 60.0),
-        "Seconds between two messages on /diagnostics.",
-    ),
-];
 
 /// Everything the node needs to know, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -180,43 +44,45 @@ pub struct Settings {
     pub overlay_interval: Duration,
     /// Time between two diagnostics.
     pub diagnostics_period: Duration,
+    /// The vocabulary loop; `None`: the list changes only when somebody sets it.
+    pub refresh: Option<RefreshSettings>,
 }
 
 /// Reads typed values; the table guarantees that they are there and of the right type.
-struct Reader<'v>(&'v Values);
+pub(super) struct Reader<'v>(pub &'v Values);
 
 impl Reader<'_> {
-    fn bool(&self, name: &str) -> bool {
+    pub fn bool(&self, name: &str) -> bool {
         matches!(self.0.get(name), Some(Value::Bool(true)))
     }
 
-    fn integer(&self, name: &str) -> usize {
+    pub fn integer(&self, name: &str) -> usize {
         match self.0.get(name) {
             Some(Value::Integer(value)) => usize::try_from(value).unwrap_or(0),
             _ => 0,
         }
     }
 
-    fn double(&self, name: &str) -> f64 {
+    pub fn double(&self, name: &str) -> f64 {
         match self.0.get(name) {
             Some(Value::Double(value)) => value,
             _ => 0.0,
         }
     }
 
-    fn text(&self, name: &str) -> String {
+    pub fn text(&self, name: &str) -> String {
         match self.0.get(name) {
             Some(Value::Text(value)) => value,
             _ => String::new(),
         }
     }
 
-    fn path(&self, name: &str) -> Option<PathBuf> {
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
         Some(self.text(name)).filter(|text| !text.is_empty()).map(PathBuf::from)
     }
 
     /// A threshold, or `None` for the detector's own.
-    fn threshold(&self, name: &'static str) -> Result<Option<f32>, ConfigError> {
+    pub fn threshold(&self, name: &'static str) -> Result<Option<f32>, ConfigError> {
         match self.double(name) {
             SHIPPED => Ok(None),
             value if value < 0.0 => Err(ConfigError {
@@ -225,6 +91,17 @@ impl Reader<'_> {
             }),
             value => Ok(Some(value as f32)),
         }
+    }
+
+    pub fn texts(&self, name: &str) -> Vec<String> {
+        match self.0.get(name) {
+            Some(Value::Texts(values)) => values,
+            _ => Vec::new(),
+        }
+    }
+
+    pub fn seconds(&self, name: &str) -> Duration {
+        Duration::from_secs_f64(self.double(name).max(0.0))
     }
 
     fn threads(&self, name: &str, automatic: usize) -> usize {
@@ -248,7 +125,7 @@ impl Reader<'_> {
 }
 
 impl Settings {
-    /// Settings of the values of [`TABLE`].
+    /// Settings of the values of [`super::parameter_table::TABLE`].
     ///
     /// # Errors
     /// [`ConfigError`] where values contradict each other.
@@ -282,10 +159,7 @@ impl Settings {
         let rate = read.double("overlay.max_rate");
         let settings = Self {
             models_dir: read.path("models_dir"),
-            classes: match values.get("classes") {
-                Some(Value::Texts(classes)) => classes,
-                _ => Vec::new(),
-            },
+            classes: read.texts("classes"),
             max_classes: read.integer("max_classes"),
             compressed: read.text("image_transport") == "compressed",
             use_sim_time: read.bool("use_sim_time"),
@@ -297,7 +171,8 @@ impl Settings {
             image_qos: read.qos("image"),
             results_qos: read.qos("results"),
             overlay_interval: if rate > 0.0 { Duration::from_secs_f64(1.0 / rate.max(1e-3)) } else { Duration::ZERO },
-            diagnostics_period: Duration::from_secs_f64(read.double("diagnostics.period")),
+            diagnostics_period: read.seconds("diagnostics.period"),
+            refresh: RefreshSettings::from_values(&read)?,
         };
         settings.pipeline(&Thresholds::default()).validate()?;
         Ok(settings)

@@ -11,6 +11,10 @@ pub enum VocabularySource {
     Topic,
     /// The `~/set_vocabulary` service.
     Service,
+    /// The vocabulary loop.
+    Refresh,
+    /// The file in which the vocabulary loop keeps its last good list.
+    Stored,
 }
 
 impl VocabularySource {
@@ -21,6 +25,8 @@ impl VocabularySource {
             Self::Configuration => "configuration",
             Self::Topic => "topic",
             Self::Service => "service",
+            Self::Refresh => "refresh",
+            Self::Stored => "stored",
         }
     }
 }

@@ -74,7 +74,7 @@ impl VocabularyBuilder {
                 parent: Arc::from(""),
                 synonyms: Vec::new(),
                 subclasses: Vec::new(),
-                score: 1.0,
+                score: class.score.clamp(0.0, 1.0),
             });
             entries.len() - 1
         });

@@ -21,7 +21,7 @@ impl Default for VocabularyLimits {
 }
 
 /// One class as it was asked for, before normalisation.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ClassSpec {
     /// Canonical name.
     pub label: String,
@@ -31,13 +31,15 @@ pub struct ClassSpec {
     pub synonyms: Vec<String>,
     /// More special names for it.
     pub subclasses: Vec<String>,
+    /// Confidence in [0, 1] that it is in the scene; 1 for given lists.
+    pub score: f32,
 }
 
 impl ClassSpec {
     /// A class with nothing but a label.
     #[must_use]
     pub fn new(label: impl Into<String>) -> Self {
-        Self { label: label.into(), ..Self::default() }
+        Self { label: label.into(), parent: String::new(), synonyms: Vec::new(), subclasses: Vec::new(), score: 1.0 }
     }
 }
 

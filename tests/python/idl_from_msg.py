@@ -30,6 +30,9 @@ VISION_MSGS = {
     "LabelInfo": "std_msgs/Header header\nvision_msgs/VisionClass[] class_map\nfloat32 threshold",
 }
 
+# Services of std_srvs, which rosbags does not carry.
+STD_SRVS = {"Trigger": "\n---\nbool success\nstring message"}
+
 PRIMITIVES = {
     "bool": bool,
     "byte": types.uint8,
@@ -57,12 +60,13 @@ def definitions():
         found.update(get_types_from_msg(text, f"vision_msgs/msg/{name}"))
     for path in sorted(ROOT.glob("msg/*.msg")):
         found.update(get_types_from_msg(path.read_text(), f"scenelex/msg/{path.stem}"))
-    for path in sorted(ROOT.glob("srv/*.srv")):
-        halves = path.read_text().split("\n---\n")
-        for half, text in zip(("Request", "Response"), halves, strict=True):
+    services = {f"scenelex/srv/{path.stem}": path.read_text() for path in sorted(ROOT.glob("srv/*.srv"))}
+    services |= {f"std_srvs/srv/{name}": text for name, text in STD_SRVS.items()}
+    for name, definition in services.items():
+        for half, text in zip(("Request", "Response"), definition.split("\n---\n"), strict=True):
             # rosbags would call it scenelex/srv/msg/…
-            (fields,) = get_types_from_msg(text, f"scenelex/msg/{path.stem}").values()
-            found[f"scenelex/srv/{path.stem}_{half}"] = fields
+            (fields,) = get_types_from_msg(text, name.replace("/srv/", "/msg/")).values()
+            found[f"{name}_{half}"] = fields
     store.register(found)
     return store
 

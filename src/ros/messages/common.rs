@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::message_types;
+use super::{RosService, message_types};
 use crate::types;
 
 /// `builtin_interfaces/Time`.
@@ -256,7 +256,37 @@ pub struct DiagnosticArray {
     pub status: Vec<DiagnosticStatus>,
 }
 
+/// Request of `std_srvs/Trigger`: nothing, which ROS 2 sends as one byte.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename = "std_srvs/srv/Trigger_Request")]
+pub struct TriggerRequest {
+    /// Always 0.
+    pub structure_needs_at_least_one_member: u8,
+}
+
+/// Response of `std_srvs/Trigger`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename = "std_srvs/srv/Trigger_Response")]
+pub struct TriggerResponse {
+    /// Whether it was done.
+    pub success: bool,
+    /// What was done, or why not.
+    pub message: String,
+}
+
+/// `std_srvs/Trigger`.
+#[derive(Clone, Copy, Debug)]
+pub struct Trigger;
+
+impl RosService for Trigger {
+    const TYPE: &'static str = "std_srvs/srv/Trigger";
+    type Request = TriggerRequest;
+    type Response = TriggerResponse;
+}
+
 message_types! {
+    TriggerRequest => "std_srvs/srv/Trigger_Request",
+    TriggerResponse => "std_srvs/srv/Trigger_Response",
     Time => "builtin_interfaces/msg/Time",
     Duration => "builtin_interfaces/msg/Duration",
     Header => "std_msgs/msg/Header",

@@ -9,7 +9,7 @@ mod scenelex;
 
 pub use common::{
     CameraInfo, Clock, CompressedImage, CompressedImageView, DiagnosticArray, DiagnosticStatus, Duration, Header,
-    Image, ImageView, KeyValue, Octet, RegionOfInterest, StringMessage, Time,
+    Image, ImageView, KeyValue, Octet, RegionOfInterest, StringMessage, Time, Trigger, TriggerRequest, TriggerResponse,
 };
 pub use perception::{
     BoundingBox2D, Detection2D, Detection2DArray, LabelInfo, ObjectHypothesis, ObjectHypothesisWithPose, Point,

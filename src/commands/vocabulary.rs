@@ -1,0 +1,384 @@
+//! `scenelex vocabulary`: what is there to see in a whole recording.
+
+use std::{fs, path::PathBuf, process::ExitCode, sync::Arc};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use scenelex::{
+    imaging::{DecodeLimits, ImageDecoder},
+    inference::{Bundle, ModelOptions, Runtime, TextEncoder},
+    pipeline::{DetectorProbe, Grid},
+    replay::{Bag, MessageQuery},
+    ros::{
+        CdrView,
+        messages::{CompressedImage, Image, RosMessage},
+    },
+    types::{CameraImage, ImagePayload, ImageSize, RgbImage},
+    vocabulary::{
+        ClassSpec, VocabularyLimits,
+        chat::{ChatClient, ChatConfig, ReplayMiss},
+        dataset::{AtK, DatasetRanking, area, precision_recall},
+        lexicon::{DEBIAN_DIR, Lexicon},
+        normalise_label,
+        proposals::{Aggregation, Candidate, Filter, Ranking},
+        refine::offline,
+        refresh::{Proposer, Refinement, group_by_chat},
+    },
+};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::{INTERRUPTED, interrupt::Interrupt, models, progress::Progress, say};
+
+/// List what is there to see in a recording: a ranked vocabulary with its hierarchy.
+///
+/// Follows LLM2Labels: the detector is asked for many words on every image, proposals are ranked by occurrences times
+/// probability, filtered per image, added up over the bag, and grouped into classes with synonyms and parents by a language
+/// model or, without one, by WordNet. With --truth the ranking is measured: P@K, R@K, AUC(PR@K).
+#[derive(Args)]
+pub struct VocabularyArgs {
+    /// A rosbag2 bag, MCAP
+    #[arg(value_name = "BAG")]
+    bag: PathBuf,
+    /// Image topic, raw or compressed [default: the only one in the bag]
+    #[arg(long, value_name = "TOPIC")]
+    topic: Option<String>,
+    /// Look at every N-th image
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    every: u32,
+    /// Words to ask the detector for [default: the commonest nouns of the lexicon]
+    #[arg(long, value_name = "\"A, B\"")]
+    words: Option<String>,
+    /// How many nouns of the lexicon are asked for
+    #[arg(long, default_value_t = 1200, value_name = "N")]
+    count: usize,
+    /// Which parts of each image are looked at
+    #[arg(long, value_enum, default_value_t = GridArg::Whole)]
+    grid: GridArg,
+    /// Score from which on a box proposes its word [default: the detector's own]
+    #[arg(long, value_name = "SCORE")]
+    box_threshold: Option<f32>,
+    /// Share of an image's lowest-ranked proposals that is discarded
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    percentile: f32,
+    /// Most classes in the vocabulary
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    max_classes: usize,
+    /// What really is in the bag, other names of a class after "|": "mug|cup, ball"
+    #[arg(long, value_name = "\"A|B, C\"")]
+    truth: Option<String>,
+    /// Folder with WordNet's files
+    #[arg(long, default_value = DEBIAN_DIR, value_name = "DIR")]
+    lexicon: PathBuf,
+    /// OpenAI-compatible chat endpoint that groups the labels
+    #[arg(long, value_name = "URL")]
+    llm_url: Option<String>,
+    /// Its model
+    #[arg(long, default_value = "gpt-4o-mini", value_name = "NAME")]
+    llm_model: String,
+    /// Environment variable with its key
+    #[arg(long, default_value = "OPENAI_API_KEY", value_name = "NAME")]
+    llm_key_variable: String,
+    /// Recorded exchanges that answer in its place
+    #[arg(long, value_name = "FILE")]
+    llm_replay: Option<PathBuf>,
+    /// File for the exchanges with it
+    #[arg(long, value_name = "FILE")]
+    llm_record: Option<PathBuf>,
+    /// Folder with the bundle detector/ [default: models/sim]
+    #[arg(long, value_name = "DIR")]
+    models: Option<PathBuf>,
+    /// File for the result
+    #[arg(short, long, default_value = "out/vocabulary.json", value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum GridArg {
+    Whole,
+    Cells,
+    Both,
+}
+
+#[derive(Serialize)]
+struct Report<'r> {
+    bag: String,
+    topic: &'r str,
+    images: usize,
+    words: usize,
+    refined_by: &'static str,
+    ranking: Vec<Ranked<'r>>,
+    classes: Vec<Class<'r>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quality: Option<Quality>,
+}
+
+#[derive(Serialize)]
+struct Ranked<'r> {
+    label: &'r str,
+    images: usize,
+    probability: f32,
+    score: f32,
+}
+
+#[derive(Serialize)]
+struct Class<'r> {
+    label: &'r str,
+    synonyms: &'r [String],
+    parent: &'r str,
+    score: f32,
+}
+
+#[derive(Serialize)]
+struct Quality {
+    classes: usize,
+    auc: f64,
+    curve: Vec<AtK>,
+}
+
+pub fn run(args: &VocabularyArgs) -> Result<ExitCode> {
+    let interrupt = Interrupt::install().context("cannot listen to signals")?;
+    let limits = VocabularyLimits { max_classes: args.max_classes, ..VocabularyLimits::default() };
+    let truth = args.truth.as_deref().map(|text| truth_of(text, &limits)).transpose()?;
+    let bag = Bag::open(&args.bag)?;
+    let topic = image_topic(&bag, args.topic.as_deref())?;
+    let lexicon = if args.lexicon.join("data.noun").is_file() { Some(Lexicon::open(&args.lexicon)?) } else { None };
+    let chat = chat(args)?;
+    let words = words(args, &limits, lexicon.as_ref())?;
+    let asked = words.len();
+    let mut probe = load_probe(args, words)?;
+
+    let Some(ranking) = look(args, &bag, topic, &mut probe, &limits, &interrupt)? else {
+        return Ok(ExitCode::from(INTERRUPTED));
+    };
+    let mut candidates = ranking.candidates();
+    let labels: Vec<Arc<str>> = candidates.iter().map(|candidate| Arc::clone(&candidate.label)).collect();
+    let all: Vec<Candidate> = candidates.clone();
+    candidates.truncate(args.max_classes);
+    let (classes, refinement) = group(&candidates, chat.as_ref(), lexicon.as_ref(), &limits)?;
+
+    let quality = truth.map(|truth| {
+        let curve = precision_recall(&labels, &truth);
+        Quality { classes: truth.len(), auc: area(&curve), curve }
+    });
+    print(&classes, refinement, ranking.images(), quality.as_ref());
+    let report = Report {
+        bag: args.bag.display().to_string(),
+        topic,
+        images: ranking.images(),
+        words: asked,
+        refined_by: refinement.as_str(),
+        ranking: all
+            .iter()
+            .map(|c| Ranked { label: &c.label, images: c.occurrences, probability: c.probability, score: c.score })
+            .collect(),
+        classes: classes
+            .iter()
+            .map(|c| Class { label: &c.label, synonyms: &c.synonyms, parent: &c.parent, score: c.score })
+            .collect(),
+        quality,
+    };
+    if let Some(folder) = args.out.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    }
+    fs::write(&args.out, serde_json::to_vec_pretty(&report)?)
+        .with_context(|| format!("cannot write {}", args.out.display()))?;
+    say(&format!("written to {}", args.out.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The topic to look at: the one named, or the only one with images.
+fn image_topic<'b>(bag: &'b Bag, named: Option<&str>) -> Result<&'b str> {
+    let images: Vec<&str> = bag
+        .topics()
+        .iter()
+        .filter(|topic| [Image::TYPE, CompressedImage::TYPE].contains(&topic.type_name.as_str()))
+        .map(|topic| topic.name.as_str())
+        .collect();
+    match (named, images.as_slice()) {
+        (Some(name), _) => match images.iter().find(|image| **image == name) {
+            Some(found) => Ok(found),
+            None => bail!("{name} is no image topic of the bag; it has {}", images.join(", ")),
+        },
+        (None, [only]) => Ok(only),
+        (None, []) => bail!("the bag has no image topic"),
+        // A compressed camera beside ground truth and depth: the only compressed one is meant.
+        (None, several) => {
+            let compressed: Vec<&&str> = several.iter().filter(|name| name.ends_with("/compressed")).collect();
+            match compressed.as_slice() {
+                [only] => Ok(only),
+                _ => bail!("the bag has several image topics; choose one with --topic: {}", several.join(", ")),
+            }
+        }
+    }
+}
+
+fn truth_of(text: &str, limits: &VocabularyLimits) -> Result<Vec<Vec<Arc<str>>>> {
+    let class = |names: &str| {
+        let names = names.split('|').filter(|name| !name.trim().is_empty());
+        names.map(|name| normalise_label(name, limits)).collect::<Result<Vec<_>, _>>()
+    };
+    let classes = text.split(',').filter(|part| !part.trim().is_empty());
+    let truth = classes.map(class).collect::<Result<Vec<_>, _>>().context("--truth")?;
+    if truth.is_empty() { bail!("--truth names no class") } else { Ok(truth) }
+}
+
+fn words(args: &VocabularyArgs, limits: &VocabularyLimits, lexicon: Option<&Lexicon>) -> Result<Vec<String>> {
+    if let Some(words) = &args.words {
+        let words = words.split([',', '\n']).filter(|word| !word.trim().is_empty());
+        let words = words.map(|word| normalise_label(word, limits).map(|label| label.to_string()));
+        return words.collect::<Result<Vec<_>, _>>().context("--words");
+    }
+    let Some(lexicon) = lexicon else {
+        bail!("no WordNet in {}: install the Debian package wordnet-base, or give --words", args.lexicon.display());
+    };
+    Ok(lexicon.nouns_for_probe(args.count))
+}
+
+fn chat(args: &VocabularyArgs) -> Result<Option<ChatClient>> {
+    if args.llm_url.is_none() && args.llm_replay.is_none() {
+        return Ok(None);
+    }
+    let shipped = ChatConfig::default();
+    let config = ChatConfig {
+        base_url: args.llm_url.clone().unwrap_or(shipped.base_url),
+        model: args.llm_model.clone(),
+        key_variable: args.llm_key_variable.clone(),
+        record: args.llm_record.clone(),
+        replay: args.llm_replay.clone(),
+        replay_miss: if args.llm_url.is_some() { ReplayMiss::Ask } else { ReplayMiss::Error },
+        ..shipped
+    };
+    Ok(Some(ChatClient::new(config).context("language model")?))
+}
+
+fn load_probe(args: &VocabularyArgs, words: Vec<String>) -> Result<DetectorProbe> {
+    Runtime::init(None)?;
+    let folder = models::folder(args.models.as_deref())?;
+    let detector = Bundle::load(&folder.join("detector"))?;
+    let mut encoder = TextEncoder::load(&detector, &ModelOptions::default())?;
+    let threshold = args.box_threshold.unwrap_or(detector.thresholds.box_threshold);
+    let grid = match args.grid {
+        GridArg::Whole => Grid::Whole,
+        GridArg::Cells => Grid::Cells,
+        GridArg::Both => Grid::Both,
+    };
+    Ok(DetectorProbe::load(&detector, &mut encoder, words, threshold, grid)?)
+}
+
+/// Looks at the bag's images; `None` when interrupted. An image that cannot be read is reported and left out.
+fn look(
+    args: &VocabularyArgs,
+    bag: &Bag,
+    topic: &str,
+    probe: &mut DetectorProbe,
+    limits: &VocabularyLimits,
+    interrupt: &Interrupt,
+) -> Result<Option<DatasetRanking>> {
+    let known = bag.topics().iter().find(|t| t.name == topic);
+    let compressed = known.is_some_and(|t| t.type_name == CompressedImage::TYPE);
+    let total = known.map_or(0, |t| t.message_count);
+    let filter = Filter { percentile: args.percentile, threshold: 0.0 };
+    let (mut decoder, mut rgb) = (ImageDecoder::new(DecodeLimits::default()), RgbImage::default());
+    let (mut all, mut progress, mut bad) = (DatasetRanking::default(), Progress::new("looking"), 0_u64);
+    let query = MessageQuery { topics: vec![topic.to_owned()], ..MessageQuery::default() };
+    for (index, message) in bag.messages(&query)?.enumerate() {
+        if interrupt.is_raised() {
+            return Ok(None);
+        }
+        if !(index as u64).is_multiple_of(u64::from(args.every)) {
+            continue;
+        }
+        progress.show(index as f64 / total.max(1) as f64, &format!("{} images, {bad} bad", all.images()));
+        let seen = message.map_err(anyhow::Error::from).and_then(|message| {
+            decoder.take(&mut image_of(&message.data, compressed)?, &mut rgb)?;
+            let samples = probe.propose(&rgb, &|| !interrupt.is_raised())?;
+            Ok(Ranking::of(&samples, Aggregation::Average, limits))
+        });
+        match seen {
+            Ok(mut ranking) => {
+                ranking.filter(filter);
+                all.add(&ranking);
+            }
+            Err(error) => {
+                bad += 1;
+                if bad.is_power_of_two() {
+                    tracing::warn!(bad, "left out an image: {error:#}");
+                }
+            }
+        }
+    }
+    progress.clear();
+    if all.images() == 0 {
+        bail!("no image of {topic} could be read");
+    }
+    Ok(Some(all))
+}
+
+fn image_of(data: &[u8], compressed: bool) -> Result<CameraImage> {
+    let view = CdrView::from_encapsulated(data)?;
+    Ok(if compressed {
+        let message: CompressedImage = view.decode()?;
+        let payload = ImagePayload::Compressed { format: message.format, data: message.data };
+        CameraImage { header: message.header.into(), payload }
+    } else {
+        let message: Image = view.decode()?;
+        let payload = ImagePayload::Raw {
+            size: ImageSize::new(message.width, message.height),
+            encoding: message.encoding,
+            is_bigendian: message.is_bigendian != 0,
+            step: message.step,
+            data: message.data,
+        };
+        CameraImage { header: message.header.into(), payload }
+    })
+}
+
+/// Classes with synonyms and parents. A language model that fails leaves it to the lexicon.
+fn group(
+    candidates: &[Candidate],
+    chat: Option<&ChatClient>,
+    lexicon: Option<&Lexicon>,
+    limits: &VocabularyLimits,
+) -> Result<(Vec<ClassSpec>, Refinement)> {
+    if let Some(chat) = chat.filter(|_| !candidates.is_empty()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        match runtime.block_on(group_by_chat(chat, candidates, limits, &CancellationToken::new())) {
+            Ok(read) => return Ok((read.value, Refinement::LanguageModel)),
+            Err(error) if lexicon.is_some() => tracing::warn!(%error, "grouped by the lexicon instead"),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(match lexicon {
+        Some(lexicon) => (offline::group(lexicon, candidates), Refinement::Lexicon),
+        None => {
+            let class = |c: &Candidate| ClassSpec { score: c.score, ..ClassSpec::new(&*c.label) };
+            (candidates.iter().map(class).collect(), Refinement::Proposals)
+        }
+    })
+}
+
+fn print(classes: &[ClassSpec], refinement: Refinement, images: usize, quality: Option<&Quality>) {
+    say(&format!("{} classes in {images} images, grouped by {}:", classes.len(), refinement.as_str()));
+    let is_class = |name: &str| classes.iter().any(|class| class.label == name);
+    for class in classes.iter().filter(|class| !is_class(&class.parent)) {
+        print_tree(classes, class, 1);
+    }
+    if let Some(quality) = quality {
+        let row = |k: usize| {
+            let at = quality.curve.get(k.min(quality.curve.len()).checked_sub(1)?)?;
+            Some(format!("P@{} {:.3}  R@{} {:.3}", at.k, at.precision, at.k, at.recall))
+        };
+        let rows: Vec<String> = [quality.classes, 2 * quality.classes].into_iter().filter_map(row).collect();
+        say(&format!("{}  AUC(PR@K) {:.3}", rows.join("  "), quality.auc));
+    }
+}
+
+/// A class and those below it. Parents never lead in circles (see `repair_parents`), so this ends.
+fn print_tree(classes: &[ClassSpec], class: &ClassSpec, depth: usize) {
+    let others = if class.synonyms.is_empty() { String::new() } else { format!(" ({})", class.synonyms.join(", ")) };
+    say(&format!("{:indent$}{}{others}  {:.2}", "", class.label, class.score, indent = 2 * depth));
+    for child in classes.iter().filter(|child| child.parent == class.label) {
+        print_tree(classes, child, depth + 1);
+    }
+}

@@ -1,0 +1,180 @@
+//! Fills the phrase table: what the detector said in its own words gets a class, off the frame path.
+//!
+//! A phrase is answered at once by word and by meaning ([`assign::class_of`]); the language model, where there is one, is
+//! asked about it afterwards, several phrases at a time, and its answer replaces the first.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use crossbeam::{
+    channel::{Receiver, Sender, bounded},
+    select,
+};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::throttle::Throttle;
+use crate::{
+    pipeline::{PhraseTable, UnknownPhrase, VocabularyHandle},
+    types::Vocabulary,
+    vocabulary::{
+        VocabularyLimits, assign,
+        chat::{ChatClient, ChatError},
+        lexicon::Lexicon,
+        refine::{prompts, reply},
+    },
+};
+
+/// Phrases in one question to the language model.
+const BATCH: usize = 32;
+/// How long phrases are gathered before the language model is asked.
+const GATHER: Duration = Duration::from_millis(500);
+/// Time between two log lines about the same failure.
+const LOG_INTERVAL: Duration = Duration::from_secs(30);
+
+/// What phrases are answered with.
+pub struct Sources {
+    /// For meanings; without it only words are compared.
+    pub lexicon: Option<Arc<Lexicon>>,
+    /// For second answers.
+    pub chat: Option<Arc<ChatClient>>,
+    /// Bounds of what a reply may hold.
+    pub limits: VocabularyLimits,
+}
+
+/// The running thread; ends when dropped.
+pub struct PhraseResolver {
+    stop: Option<Sender<()>>,
+    cancel: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl PhraseResolver {
+    /// Starts the thread `phrases`, and gives the table that the frame loop reads.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(
+        sources: Sources,
+        vocabulary: VocabularyHandle,
+        runtime: Handle,
+    ) -> std::io::Result<(Self, PhraseTable)> {
+        let (table, unknown) = PhraseTable::new();
+        let (stop, stopped) = bounded(0);
+        let cancel = CancellationToken::new();
+        let mut resolver = Resolver {
+            sources,
+            vocabulary,
+            runtime,
+            table: table.clone(),
+            cancel: cancel.clone(),
+            unasked: Vec::new(),
+            throttle: Throttle::new(LOG_INTERVAL),
+        };
+        let thread =
+            std::thread::Builder::new().name("phrases".to_owned()).spawn(move || resolver.run(&unknown, &stopped))?;
+        Ok((Self { stop: Some(stop), cancel, thread: Some(thread) }, table))
+    }
+}
+
+impl Drop for PhraseResolver {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        self.cancel.cancel();
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Resolver {
+    sources: Sources,
+    vocabulary: VocabularyHandle,
+    runtime: Handle,
+    table: PhraseTable,
+    cancel: CancellationToken,
+    /// What the language model has not been asked about.
+    unasked: Vec<UnknownPhrase>,
+    throttle: Throttle,
+}
+
+impl Resolver {
+    fn run(&mut self, unknown: &Receiver<UnknownPhrase>, stopped: &Receiver<()>) {
+        loop {
+            select! {
+                recv(stopped) -> _ => return,
+                recv(unknown) -> phrase => match phrase {
+                    Ok(phrase) => self.answer_at_once(phrase),
+                    Err(_) => return,
+                },
+                default(GATHER) => self.ask(),
+            }
+            if self.unasked.len() >= BATCH {
+                self.ask();
+            }
+        }
+    }
+
+    fn answer_at_once(&mut self, unknown: UnknownPhrase) {
+        let current = self.vocabulary.current();
+        // The same phrase comes with every frame until it is answered, and may be of a list that is gone.
+        if unknown.version != current.vocabulary.version || self.table.knows(&unknown.phrase, unknown.version) {
+            return;
+        }
+        let class = assign::class_of(&unknown.phrase, &current.vocabulary, self.sources.lexicon.as_deref());
+        let label = class.and_then(|class| current.vocabulary.entries.get(class)).map(|entry| Arc::clone(&entry.label));
+        self.table.answer(unknown.version, [(Arc::clone(&unknown.phrase), label)]);
+        if self.sources.chat.is_some() && self.unasked.len() < 4 * BATCH {
+            self.unasked.push(unknown);
+        }
+    }
+
+    /// Asks the language model about what is new under the list in force. A failure leaves the first answers.
+    fn ask(&mut self) {
+        let current = self.vocabulary.current();
+        let vocabulary = &*current.vocabulary;
+        self.unasked.retain(|unknown| unknown.version == vocabulary.version);
+        let Some(chat) = self.sources.chat.clone().filter(|_| !self.unasked.is_empty()) else { return };
+        let batch: Vec<UnknownPhrase> = self.unasked.drain(..self.unasked.len().min(BATCH)).collect();
+        let phrases: Vec<&str> = batch.iter().map(|unknown| &*unknown.phrase).collect();
+        let targets: Vec<&str> = vocabulary.entries.iter().map(|entry| &*entry.label).collect();
+        let request = prompts::assign(&phrases, &targets);
+        let answered = self.runtime.block_on(chat.ask(&request, &self.cancel));
+        let read = match answered {
+            Err(ChatError::Cancelled) => return,
+            Err(error) => Err(error.to_string()),
+            Ok(text) => {
+                reply::assign(&text, &phrases, &targets, &self.sources.limits).map_err(|error| error.to_string())
+            }
+        };
+        match read {
+            Ok(read) => self.table.answer(vocabulary.version, answers(&read.value, &batch, vocabulary)),
+            Err(error) => {
+                if let Some(held) = self.throttle.pass("assign", Instant::now()) {
+                    tracing::warn!(error, held_back = held, "phrases keep the class that the lexicon gave them");
+                }
+            }
+        }
+    }
+}
+
+/// Replies as entries of the table: the phrases as the detector spells them, the labels as the vocabulary holds them.
+fn answers(
+    classes: &HashMap<String, Option<String>>,
+    batch: &[UnknownPhrase],
+    vocabulary: &Vocabulary,
+) -> Vec<(Arc<str>, Option<Arc<str>>)> {
+    let mut seen = HashSet::new();
+    let once = batch.iter().filter(|unknown| seen.insert(&unknown.phrase));
+    let answer = |unknown: &UnknownPhrase| {
+        let class = classes.get(&*unknown.phrase)?;
+        let find = |label: &String| vocabulary.entries.iter().find(|entry| *entry.label == **label);
+        Some((Arc::clone(&unknown.phrase), class.as_ref().and_then(find).map(|entry| Arc::clone(&entry.label))))
+    };
+    once.filter_map(answer).collect()
+}

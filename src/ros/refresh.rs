@@ -1,0 +1,423 @@
+//! The vocabulary loop on its thread, and how it meets the frame loop.
+//!
+//! After a result is published the frame loop offers its image ([`SceneTap::offer`]): a few microseconds to see whether a
+//! look is due, and one copy into a reused buffer when it is. Everything else (proposing, asking, encoding) happens on the
+//! thread `refresh`, on a core that nobody else wants, in the gaps between frames; the new list then comes into use between two frames like
+//! any other.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant, SystemTime},
+};
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    phrases::{PhraseResolver, Sources},
+    throttle::Throttle,
+};
+use crate::{
+    imaging::SceneSignature,
+    inference::TextEncoder,
+    pipeline::{
+        FrameGate, LatestSlot, PhraseTable, PreparedVocabulary, Take, VocabularyError, VocabularyHandle,
+        VocabularyRequest, VocabularyWorker, background::run_idle,
+    },
+    types::{FrameResult, Header, RgbImage, UNLABELLED, Vocabulary, VocabularySource},
+    vocabulary::{
+        ClassSpec, VocabularyBuilder, VocabularyLimits,
+        chat::ChatStatus,
+        refresh::{RefreshError, Refreshed, Refresher},
+        schedule::{Reason, Schedule},
+        store::Store,
+    },
+};
+
+/// Callers of `~/refresh_vocabulary` that may wait at the same time.
+const WAITING_CALLERS: usize = 8;
+/// Time between two log lines about the same failure.
+const LOG_INTERVAL: Duration = Duration::from_secs(30);
+
+/// An image to look at.
+struct Look {
+    image: RgbImage,
+    reason: Reason,
+    /// Who asked for it.
+    callers: Vec<Sender<Outcome>>,
+}
+
+/// What became of the last look.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LastLook {
+    /// Why it was taken.
+    pub reason: Reason,
+    /// When it ended.
+    pub at: Instant,
+    /// How long it took, from the image to the list in use.
+    pub took: Duration,
+    /// The list in a few words, or why there is none.
+    pub outcome: Result<String, String>,
+    /// What refined it; empty where there is no list.
+    pub refinement: &'static str,
+    /// What went wrong and was gone around.
+    pub trouble: Option<String>,
+}
+
+/// The loop's counts, for diagnostics.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RefreshStatus {
+    /// Looks that gave a list.
+    pub refreshes: u64,
+    /// Looks after which another list came into use.
+    pub changes: u64,
+    /// Looks that gave none, by cause.
+    pub failures: BTreeMap<&'static str, u64>,
+    /// Labels refused: malformed or not among those allowed.
+    pub refused: u64,
+    /// The last look.
+    pub last: Option<LastLook>,
+    /// The language model's client.
+    pub chat: Option<ChatStatus>,
+}
+
+type Outcome = Result<String, String>;
+
+fn answer(callers: &[Sender<Outcome>], outcome: &Outcome) {
+    for caller in callers {
+        // Who has gone meanwhile needs no answer.
+        let _ = caller.try_send(outcome.clone());
+    }
+}
+
+struct Shared {
+    looks: LatestSlot<Look>,
+    spare: LatestSlot<RgbImage>,
+    requested: AtomicBool,
+    /// A look is under way or waits to be.
+    busy: AtomicBool,
+    gate: FrameGate,
+    cancel: CancellationToken,
+    callers: Mutex<Vec<Sender<Outcome>>>,
+    status: Mutex<RefreshStatus>,
+}
+
+impl Shared {
+    fn status(&self) -> MutexGuard<'_, RefreshStatus> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_callers(&self) -> Vec<Sender<Outcome>> {
+        std::mem::take(&mut *self.callers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The frame loop's end.
+pub struct SceneTap {
+    schedule: Schedule,
+    shared: Arc<Shared>,
+    /// The picture of the last look, and when that was.
+    last: Option<(SceneSignature, Instant)>,
+    detections: u64,
+    unmatched: u64,
+}
+
+impl SceneTap {
+    /// Where a frame says that it is under way.
+    #[must_use]
+    pub fn gate(&self) -> FrameGate {
+        self.shared.gate.clone()
+    }
+
+    /// Looks whether the image is worth a look and, if so, hands a copy over. Never waits.
+    pub fn offer(&mut self, image: &RgbImage, result: &FrameResult) {
+        self.detections += result.instances.len() as u64;
+        self.unmatched += result.instances.iter().filter(|i| i.class_id == UNLABELLED).count() as u64;
+        if self.shared.busy.load(Ordering::Acquire) {
+            return;
+        }
+        let now = Instant::now();
+        let signature = SceneSignature::of(image);
+        let difference = self.last.as_ref().map_or(1.0, |(last, _)| last.difference(&signature));
+        let unmatched = self.unmatched as f32 / self.detections.max(1) as f32;
+        let requested = self.shared.requested.load(Ordering::Acquire);
+        let since = self.last.as_ref().map(|(_, at)| *at);
+        let Some(reason) = self.schedule.due(now, since, requested, difference, unmatched) else { return };
+        self.shared.requested.store(false, Ordering::Release);
+        self.shared.busy.store(true, Ordering::Release);
+        self.last = Some((signature, now));
+        (self.detections, self.unmatched) = (0, 0);
+        let mut copy = self.shared.spare.try_take().unwrap_or_default();
+        copy.size = image.size;
+        copy.data.clone_from(&image.data);
+        let _ = self.shared.looks.put(Look { image: copy, reason, callers: self.shared.take_callers() });
+    }
+}
+
+/// A handle on the loop. Cheap to clone.
+#[derive(Clone)]
+pub struct RefreshHandle(Arc<Shared>);
+
+impl RefreshHandle {
+    /// The loop's counts.
+    #[must_use]
+    pub fn status(&self) -> RefreshStatus {
+        self.0.status().clone()
+    }
+
+    /// Ends the look under way, at the latest when the run of a model that it waits for is over; no other begins.
+    pub fn stop(&self) {
+        self.0.gate.stop();
+        self.0.cancel.cancel();
+        self.0.looks.close();
+        answer(&self.0.take_callers(), &Err("the node is stopping".to_owned()));
+    }
+
+    /// Asks for a look at the next image, whatever the schedule says. The receiver gets what became of it.
+    ///
+    /// # Errors
+    /// When too many callers wait already.
+    pub fn request(&self) -> Result<Receiver<Outcome>, String> {
+        let (sender, receiver) = bounded(1);
+        let mut callers = self.0.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        if callers.len() >= WAITING_CALLERS {
+            return Err(format!("{WAITING_CALLERS} callers wait for a refresh already"));
+        }
+        callers.push(sender);
+        drop(callers);
+        self.0.requested.store(true, Ordering::Release);
+        Ok(receiver)
+    }
+}
+
+/// The running loop and, where phrases want classes, the thread that gives them; both end when this is dropped.
+pub struct RefreshLoop {
+    shared: Arc<Shared>,
+    phrases: Option<PhraseResolver>,
+    thread: Option<JoinHandle<()>>,
+    runtime: Option<Runtime>,
+}
+
+/// What the loop is made of.
+pub struct Parts {
+    /// Turns images into lists.
+    pub refresher: Refresher,
+    /// A text encoder of the loop's own: what it encodes costs frames nothing, and nobody waits for it.
+    pub encoder: TextEncoder,
+    /// Gives phrases their classes, where the detector names things in its own words.
+    pub post_refinement: Option<Sources>,
+    /// When to look.
+    pub schedule: Schedule,
+    /// Where the last good list is kept.
+    pub store: Option<Store>,
+    /// Bounds of a list.
+    pub limits: VocabularyLimits,
+}
+
+/// What the frame loop gets of it.
+pub struct Taps {
+    /// Takes images.
+    pub scene: SceneTap,
+    /// Gives phrases their classes.
+    pub phrases: Option<PhraseTable>,
+}
+
+impl RefreshLoop {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(
+        parts: Parts,
+        worker: Arc<VocabularyWorker>,
+        vocabulary: VocabularyHandle,
+    ) -> std::io::Result<(Self, Taps)> {
+        let Parts { refresher, encoder, post_refinement, schedule, store, limits } = parts;
+        let gate = FrameGate::default();
+        let shared = Arc::new(Shared {
+            looks: LatestSlot::new(),
+            spare: LatestSlot::new(),
+            requested: AtomicBool::new(false),
+            busy: AtomicBool::new(false),
+            gate,
+            cancel: CancellationToken::new(),
+            callers: Mutex::default(),
+            status: Mutex::default(),
+        });
+        // A thread of its own looks after connections that are kept open between two questions.
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("chat").enable_all().build()?;
+        let (resolver, phrases) = match post_refinement {
+            Some(sources) => {
+                let (resolver, table) = PhraseResolver::start(sources, vocabulary.clone(), runtime.handle().clone())?;
+                (Some(resolver), Some(table))
+            }
+            None => (None, None),
+        };
+        let throttle = Throttle::new(LOG_INTERVAL);
+        let mut turn = Turn { refresher, encoder, limits, store, worker, vocabulary, made: None, throttle };
+        let (on_thread, handle) = (Arc::clone(&shared), runtime.handle().clone());
+        let thread = std::thread::Builder::new().name("refresh".to_owned()).spawn(move || {
+            run_idle();
+            loop {
+                let look = match on_thread.looks.take_blocking(Duration::from_secs(60)) {
+                    Take::Value(look) => look,
+                    Take::TimedOut => continue,
+                    Take::Closed => break,
+                };
+                let outcome = handle.block_on(turn.take(&look, &on_thread));
+                answer(&look.callers, &outcome);
+                let _ = on_thread.spare.put(look.image);
+                on_thread.busy.store(false, Ordering::Release);
+            }
+        })?;
+        let (last, detections, unmatched) = (None, 0, 0);
+        let scene = SceneTap { schedule, shared: Arc::clone(&shared), last, detections, unmatched };
+        let running = Self { shared, phrases: resolver, thread: Some(thread), runtime: Some(runtime) };
+        Ok((running, Taps { scene, phrases }))
+    }
+
+    /// A handle on the loop.
+    #[must_use]
+    pub fn handle(&self) -> RefreshHandle {
+        RefreshHandle(Arc::clone(&self.shared))
+    }
+}
+
+impl Drop for RefreshLoop {
+    fn drop(&mut self) {
+        self.handle().stop();
+        drop(self.phrases.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported by the panic hook.
+            let _ = thread.join();
+        }
+        if let Some(runtime) = self.runtime.take() {
+            // A name look-up that hangs must not hold up the end.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// What the thread owns.
+struct Turn {
+    refresher: Refresher,
+    encoder: TextEncoder,
+    limits: VocabularyLimits,
+    store: Option<Store>,
+    worker: Arc<VocabularyWorker>,
+    vocabulary: VocabularyHandle,
+    /// Version of the last list that this loop made.
+    made: Option<u64>,
+    throttle: Throttle,
+}
+
+impl Turn {
+    async fn take(&mut self, look: &Look, shared: &Shared) -> Outcome {
+        let start = Instant::now();
+        let current = self.vocabulary.current();
+        let current = &current.vocabulary;
+        if current.version > 0 && self.made != Some(current.version) {
+            // Somebody else set it: it is where the loop goes on from.
+            self.refresher.adopt(&specs(current));
+            self.made = Some(current.version);
+        }
+        let refreshed = self.refresher.refresh(&look.image, &|| shared.gate.wait_for_gap(), &shared.cancel).await;
+        let (outcome, refinement, trouble) = match refreshed {
+            Ok(refreshed) => {
+                let applied = self.apply(&refreshed, current);
+                let mut status = shared.status();
+                status.refreshes += 1;
+                status.refused += refreshed.refused as u64;
+                match &applied {
+                    Ok(true) => status.changes += 1,
+                    Ok(false) => {}
+                    Err(error) => *status.failures.entry(kind(error)).or_default() += 1,
+                }
+                drop(status);
+                let text = applied.map(|_| describe(&refreshed)).map_err(|error| error.to_string());
+                (text, refreshed.refinement.as_str(), refreshed.trouble)
+            }
+            Err(error) => {
+                if !matches!(error, RefreshError::Stopped) {
+                    *shared.status().failures.entry(error.kind()).or_default() += 1;
+                }
+                (Err(error.to_string()), "", None)
+            }
+        };
+        let stopped = shared.gate.is_stopped();
+        for problem in [outcome.as_ref().err(), trouble.as_ref()].into_iter().flatten().filter(|_| !stopped) {
+            if let Some(held) = self.throttle.pass("refresh", Instant::now()) {
+                tracing::warn!(problem, held_back = held, "the class list was not refreshed as it should be");
+            }
+        }
+        let mut status = shared.status();
+        status.chat = self.refresher.chat().map(|chat| chat.status());
+        let (at, took, reason) = (Instant::now(), start.elapsed(), look.reason);
+        status.last = Some(LastLook { reason, at, took, outcome: outcome.clone(), refinement, trouble });
+        outcome
+    }
+
+    /// Brings a list into use unless it is the one in use; whether it was another.
+    fn apply(&mut self, refreshed: &Refreshed, current: &Vocabulary) -> Result<bool, VocabularyError> {
+        if same_names(&refreshed.classes, current) {
+            return Ok(false);
+        }
+        let (classes, source) = (refreshed.classes.clone(), VocabularySource::Refresh);
+        let alone = VocabularyBuilder::new(self.limits).build(&classes, source, SystemTime::now())?;
+        let encoded = Some(Arc::new(PreparedVocabulary::encode(alone, &mut self.encoder)?));
+        let version = self.worker.apply(VocabularyRequest {
+            classes,
+            source,
+            encoded,
+            header: Header::default(),
+            // A list set meanwhile by somebody else is newer than the image this one was made from.
+            expected: Some(current.version),
+        })?;
+        self.made = Some(version);
+        if let Some(store) = &self.store
+            && let Err(error) = store.save(&refreshed.classes)
+        {
+            tracing::warn!(%error, "the class list could not be kept on disk");
+        }
+        Ok(true)
+    }
+}
+
+fn kind(error: &VocabularyError) -> &'static str {
+    match error {
+        VocabularyError::Superseded { .. } => "superseded",
+        _ => "list",
+    }
+}
+
+/// The classes of a vocabulary, as a list that may be set again.
+pub fn specs(vocabulary: &Vocabulary) -> Vec<ClassSpec> {
+    let names = |names: &[Arc<str>]| names.iter().map(|name| name.to_string()).collect();
+    let spec = |entry: &crate::types::ClassEntry| ClassSpec {
+        parent: entry.parent.to_string(),
+        synonyms: names(&entry.synonyms),
+        subclasses: names(&entry.subclasses),
+        score: entry.score,
+        ..ClassSpec::new(&*entry.label)
+    };
+    vocabulary.entries.iter().map(spec).collect()
+}
+
+/// Whether a list has the names of the vocabulary in use; scores alone are no reason for a new version.
+fn same_names(classes: &[ClassSpec], vocabulary: &Vocabulary) -> bool {
+    let unscored = |class: &ClassSpec| ClassSpec { score: 1.0, ..class.clone() };
+    let current: Vec<ClassSpec> = specs(vocabulary).iter().map(unscored).collect();
+    classes.iter().map(unscored).eq(current)
+}
+
+fn describe(refreshed: &Refreshed) -> String {
+    let labels: Vec<&str> = refreshed.classes.iter().map(|class| class.label.as_str()).collect();
+    format!("{} classes by {}: {}", labels.len(), refreshed.refinement.as_str(), labels.join(", "))
+}

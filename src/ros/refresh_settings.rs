@@ -1,0 +1,251 @@
+//! The vocabulary loop's settings, made of the parameters `refresh.*` and `llm.*`, and the loop made of them.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{phrases::Sources, refresh::Parts, settings::Reader};
+use crate::{
+    imaging::encode_jpeg,
+    inference::{Bundle, InferenceError, ModelOptions, TextEncoder},
+    pipeline::{ConfigError, DetectorProbe, Grid},
+    types::RgbImage,
+    vocabulary::{
+        VocabularyLimits,
+        chat::{ChatClient, ChatConfig, ChatConfigError, ReplayMiss, Structured, Timeouts},
+        lexicon::{Lexicon, LexiconError},
+        memory::Hysteresis,
+        normalise_label,
+        proposals::{Aggregation, Filter},
+        refine::prompts::SubclassPrompt,
+        refresh::{Proposer, RefreshConfig, Refresher},
+        schedule::Schedule,
+        store::Store,
+    },
+};
+
+/// Where WordNet's files usually are: set-up's copy, Debian's package.
+const LEXICON_PLACES: [&str; 2] = [".deps/wordnet", "/usr/share/wordnet"];
+/// Quality of the JPEG a vision model gets.
+const JPEG_QUALITY: u8 = 85;
+
+/// Everything the vocabulary loop needs to know, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RefreshSettings {
+    /// When to look.
+    schedule: Schedule,
+    /// What to make of it.
+    config: RefreshConfig,
+    probe: Option<ProbeSettings>,
+    lexicon: Option<PathBuf>,
+    chat: Option<ChatConfig>,
+    store: Option<PathBuf>,
+    post_refine: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct ProbeSettings {
+    words: Vec<String>,
+    count: usize,
+    threshold: Option<f32>,
+    grid: Grid,
+}
+
+/// Why the vocabulary loop cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RefreshSetupError {
+    /// The probe's own session of the detector.
+    #[error(transparent)]
+    Inference(#[from] InferenceError),
+    /// The language model's configuration.
+    #[error("language model: {0}")]
+    Chat(#[from] ChatConfigError),
+    /// The lexicon's files.
+    #[error("parameter refresh.lexicon: {0}")]
+    Lexicon(#[from] LexiconError),
+    /// The detector cannot be asked for words that are not there.
+    #[error(
+        "the probe has no words: set refresh.targets or refresh.probe.words, or give it a lexicon (Debian package \
+         wordnet-base, or refresh.lexicon)"
+    )]
+    NoWords,
+}
+
+impl RefreshSettings {
+    /// Settings of the parameter table's values; `None` where the loop is off.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where a value is wrong or values contradict each other.
+    pub(super) fn from_values(read: &Reader<'_>) -> Result<Option<Self>, ConfigError> {
+        if !read.bool("refresh.enabled") {
+            return Ok(None);
+        }
+        let limits = VocabularyLimits { max_classes: read.integer("max_classes"), ..VocabularyLimits::default() };
+        let names = |name: &'static str| {
+            let canonical = |name: &String| normalise_label(name, &limits).map(|label| label.to_string());
+            let labels: Result<Vec<String>, _> = read.texts(name).iter().map(canonical).collect();
+            labels.map_err(|error| ConfigError { name, reason: error.to_string() })
+        };
+        let proposals = read.texts("refresh.proposals");
+        let error = |name, reason: String| Err(ConfigError { name, reason });
+        if let Some(other) = proposals.iter().find(|p| !["probe", "look"].contains(&p.as_str())) {
+            return error("refresh.proposals", format!("must be probe or look; is {other:?}"));
+        }
+        let (probes, looks) = (proposals.iter().any(|p| p == "probe"), proposals.iter().any(|p| p == "look"));
+        let chat = chat(read);
+        if looks && chat.is_none() {
+            return error("refresh.proposals", "look needs a vision language model: set llm.url or llm.replay".into());
+        }
+        let fixed = names("refresh.fixed")?;
+        if !probes && !looks && fixed.is_empty() {
+            return error("refresh.proposals", "nobody would propose anything".into());
+        }
+        let (period, scene_change) = (read.seconds("refresh.period"), read.double("refresh.scene_change") as f32);
+        let probe = probes
+            .then(|| -> Result<ProbeSettings, ConfigError> {
+                Ok(ProbeSettings {
+                    words: names("refresh.probe.words")?,
+                    count: read.integer("refresh.probe.count"),
+                    threshold: read.threshold("refresh.probe.threshold")?,
+                    grid: match read.text("refresh.probe.grid").as_str() {
+                        "cells" => Grid::Cells,
+                        "both" => Grid::Both,
+                        _ => Grid::Whole,
+                    },
+                })
+            })
+            .transpose()?;
+        Ok(Some(Self {
+            schedule: Schedule {
+                period,
+                min_interval: read.seconds("refresh.min_interval"),
+                scene_change,
+                unmatched: read.double("refresh.unmatched") as f32,
+            },
+            config: RefreshConfig {
+                targets: names("refresh.targets")?,
+                fixed,
+                look: looks,
+                aggregation: match read.text("refresh.aggregation").as_str() {
+                    "product" => Aggregation::Product,
+                    "minimum" => Aggregation::Minimum,
+                    "maximum" => Aggregation::Maximum,
+                    _ => Aggregation::Average,
+                },
+                filter: Filter {
+                    percentile: read.double("refresh.percentile") as f32,
+                    threshold: read.double("refresh.threshold") as f32,
+                },
+                pre_refine: read.bool("refresh.pre_refine"),
+                hints: read.bool("refresh.hints"),
+                subclasses: if read.bool("refresh.subclasses") { read.integer("refresh.n_subclasses") } else { 0 },
+                subclass_prompt: match read.text("refresh.subclass_prompt").as_str() {
+                    "few_shot" => SubclassPrompt::FewShot,
+                    _ => SubclassPrompt::ZeroShot,
+                },
+                hysteresis: Hysteresis {
+                    confirm: u32::try_from(read.integer("refresh.confirm")).unwrap_or(1),
+                    keep: u32::try_from(read.integer("refresh.keep")).unwrap_or(0),
+                },
+                limits,
+            },
+            probe,
+            lexicon: read.path("refresh.lexicon"),
+            chat,
+            store: read.path("refresh.store"),
+            // With whole phrases a detection has its class already.
+            post_refine: read.bool("refresh.post_refine") && read.text("label_rule") == "token_labels",
+        }))
+    }
+
+    /// Where the last good list is kept.
+    #[must_use]
+    pub fn store(&self) -> Option<Store> {
+        self.store.as_deref().map(Store::new)
+    }
+
+    /// Loads what the loop works with: sessions of the detector and the text encoder of its own, the lexicon, the language
+    /// model's client.
+    ///
+    /// # Errors
+    /// [`RefreshSetupError`], naming what is missing.
+    pub fn load(&self, detector: &Bundle, box_threshold: f32) -> Result<Parts, RefreshSetupError> {
+        let lexicon = self.open_lexicon()?;
+        let mut encoder = TextEncoder::load(detector, &ModelOptions::default())?;
+        let mut proposers: Vec<Box<dyn Proposer>> = Vec::new();
+        if let Some(probe) = &self.probe {
+            let words = self.words(probe, lexicon.as_deref());
+            if words.is_empty() {
+                return Err(RefreshSetupError::NoWords);
+            }
+            tracing::info!(words = words.len(), "the detector is asked for words, off the frame path");
+            let threshold = probe.threshold.unwrap_or(box_threshold);
+            proposers.push(Box::new(DetectorProbe::load(detector, &mut encoder, words, threshold, probe.grid)?));
+        }
+        let chat = self.chat.clone().map(ChatClient::new).transpose()?.map(Arc::new);
+        if chat.is_none() && lexicon.is_none() {
+            tracing::warn!("neither a language model nor a lexicon: proposals are the class list as they are");
+        }
+        let limits = self.config.limits;
+        let post_refinement =
+            self.post_refine.then(|| Sources { lexicon: lexicon.clone(), chat: chat.clone(), limits });
+        let refresher = Refresher::new(self.config.clone(), proposers, chat, lexicon, jpeg);
+        Ok(Parts { refresher, encoder, post_refinement, schedule: self.schedule, store: self.store(), limits })
+    }
+
+    /// A lexicon that was asked for has to be there; the usual places may be empty.
+    fn open_lexicon(&self) -> Result<Option<Arc<Lexicon>>, LexiconError> {
+        let place = match &self.lexicon {
+            Some(path) if path == Path::new("none") => None,
+            Some(path) => Some(path.as_path()),
+            None => LEXICON_PLACES.iter().map(Path::new).find(|place| place.join("data.noun").is_file()),
+        };
+        place.map(|place| Lexicon::open(place).map(Arc::new)).transpose()
+    }
+
+    fn words(&self, probe: &ProbeSettings, lexicon: Option<&Lexicon>) -> Vec<String> {
+        if !probe.words.is_empty() {
+            return probe.words.clone();
+        }
+        if !self.config.targets.is_empty() {
+            return self.config.targets.clone();
+        }
+        lexicon.map(|lexicon| lexicon.nouns_for_probe(probe.count)).unwrap_or_default()
+    }
+}
+
+fn jpeg(image: &RgbImage) -> Option<Vec<u8>> {
+    let compressed = encode_jpeg(image, JPEG_QUALITY);
+    compressed.inspect_err(|error| tracing::warn!(%error, "an image could not be compressed for the vision model")).ok()
+}
+
+/// The language model, where an endpoint or a recording is given.
+fn chat(read: &Reader<'_>) -> Option<ChatConfig> {
+    let (url, replay) = (read.text("llm.url"), read.path("llm.replay"));
+    if url.is_empty() && replay.is_none() {
+        return None;
+    }
+    let shipped = ChatConfig::default();
+    Some(ChatConfig {
+        base_url: if url.is_empty() { shipped.base_url } else { url },
+        model: read.text("llm.model"),
+        key_variable: read.text("llm.key_variable"),
+        allow_http: read.bool("llm.allow_http"),
+        structured: match read.text("llm.structured").as_str() {
+            "always" => Structured::Always,
+            "never" => Structured::Never,
+            _ => Structured::Auto,
+        },
+        timeouts: Timeouts {
+            connect: read.seconds("llm.connect_timeout"),
+            read: read.seconds("llm.read_timeout"),
+            total: read.seconds("llm.total_timeout"),
+        },
+        requests_per_hour: u32::try_from(read.integer("llm.requests_per_hour")).unwrap_or(u32::MAX),
+        record: read.path("llm.record"),
+        replay,
+        replay_miss: if read.text("llm.replay_miss") == "ask" { ReplayMiss::Ask } else { ReplayMiss::Error },
+        ..shipped
+    })
+}

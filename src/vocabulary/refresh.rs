@@ -1,0 +1,498 @@
+//! One turn of the vocabulary loop: an image in, the next class list out.
+//!
+//! ```text
+//! proposers, vision model ─▶ Ranking (occurrences × probability, filtered)
+//!                          ─▶ pre-refinement by language model, else lexicon ─▶ subclasses ─▶ Memory (hysteresis)
+//! ```
+//!
+//! Nothing here can make a good list worse: whatever fails, the turn ends with an error, or goes on with what the lexicon
+//! knows, and the list in force stays until a better one is whole.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    chat::{ChatClient, ChatError, ChatRequest},
+    lexicon::Lexicon,
+    memory::{Hysteresis, Memory},
+    parse::{ClassSpec, VocabularyLimits},
+    proposals::{Aggregation, Candidate, Filter, Proposal, Ranking},
+    refine::{
+        offline,
+        prompts::{self, SubclassPrompt},
+        reply::{self, Read, ReplyError},
+    },
+};
+use crate::types::RgbImage;
+
+/// Things a vision model is asked for at most.
+const MOST_LOOKED: usize = 64;
+/// Words per target that a language model is asked for as hints.
+const MOST_HINTS: usize = 8;
+/// Classes whose subclasses are remembered; beyond it all are forgotten.
+const REMEMBERED_SUBCLASSES: usize = 4096;
+
+/// Why a proposer had nothing to say.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{proposer}: {reason}")]
+pub struct ProposeError {
+    /// Which one.
+    pub proposer: &'static str,
+    /// What happened.
+    pub reason: String,
+}
+
+/// Says whether background work may go on, as soon as it may.
+pub type GoOn<'g> = &'g dyn Fn() -> bool;
+
+/// Something that looks at an image and names what may be in it.
+pub trait Proposer: Send {
+    /// The samples of one look. Asks `go_on` before each piece of work, which may take its time to answer; ends with what
+    /// it has once that says no.
+    ///
+    /// # Errors
+    /// [`ProposeError`].
+    fn propose(&mut self, image: &RgbImage, go_on: GoOn<'_>) -> Result<Vec<Vec<Proposal>>, ProposeError>;
+}
+
+/// Makes a JPEG of an image, for a vision model; `None` when it cannot.
+pub type EncodeJpeg = fn(&RgbImage) -> Option<Vec<u8>>;
+
+/// The loop's switches.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RefreshConfig {
+    /// Target classes: the list is a subset of them. Empty: an open list.
+    pub targets: Vec<String>,
+    /// Classes that are always in the list.
+    pub fixed: Vec<String>,
+    /// Whether the image is sent to the language model, which then proposes too.
+    pub look: bool,
+    /// How probabilities of several occurrences become one.
+    pub aggregation: Aggregation,
+    /// Which proposals are kept.
+    pub filter: Filter,
+    /// Whether proposals are refined; otherwise they are the list, as far as they are targets.
+    pub pre_refine: bool,
+    /// Whether the language model is asked for equivalence hints, once per list of targets.
+    pub hints: bool,
+    /// Subclasses per class; 0: none.
+    pub subclasses: usize,
+    /// How they are asked for.
+    pub subclass_prompt: SubclassPrompt,
+    /// When classes come and go.
+    pub hysteresis: Hysteresis,
+    /// Bounds of the list.
+    pub limits: VocabularyLimits,
+}
+
+/// What refined the proposals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refinement {
+    /// A language model.
+    LanguageModel,
+    /// The offline lexicon.
+    Lexicon,
+    /// Nothing: the proposals are the list.
+    Proposals,
+}
+
+impl Refinement {
+    /// Name used in diagnostics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::LanguageModel => "language model",
+            Self::Lexicon => "lexicon",
+            Self::Proposals => "proposals",
+        }
+    }
+}
+
+/// What a turn made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refreshed {
+    /// The next list, never empty.
+    pub classes: Vec<ClassSpec>,
+    /// What refined it.
+    pub refinement: Refinement,
+    /// Proposals that passed the filter.
+    pub proposals: usize,
+    /// Labels refused on the way: malformed, or not among those allowed.
+    pub refused: usize,
+    /// What went wrong and was gone around.
+    pub trouble: Option<String>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Why a turn made no list. The one in force stays.
+#[derive(Debug, thiserror::Error)]
+pub enum RefreshError {
+    /// Nobody proposed anything that passed the filter, and nothing is remembered.
+    #[error("nothing was recognised in the image ({refused} proposals were refused)")]
+    Nothing {
+        /// Proposals refused.
+        refused: usize,
+    },
+    /// No proposer worked.
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+    /// The language model did not answer.
+    #[error("language model: {0}")]
+    Chat(#[from] ChatError),
+    /// The language model's answer is of no use.
+    #[error("language model: {0}")]
+    Reply(#[from] ReplyError),
+    /// The end has come.
+    #[error("stopped")]
+    Stopped,
+}
+
+impl RefreshError {
+    /// A stable word for counting.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Nothing { .. } => "nothing_recognised",
+            Self::Propose(_) => "proposer",
+            Self::Chat(error) => error.kind(),
+            Self::Reply(_) => "reply",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// Turns images into class lists. Owned by the refresh thread.
+pub struct Refresher {
+    config: RefreshConfig,
+    proposers: Vec<Box<dyn Proposer>>,
+    chat: Option<Arc<ChatClient>>,
+    lexicon: Option<Arc<Lexicon>>,
+    encode_jpeg: EncodeJpeg,
+    memory: Memory,
+    hints: Option<Vec<(String, String)>>,
+    subclasses: HashMap<String, Vec<String>>,
+}
+
+impl Refresher {
+    /// A refresher that has seen nothing yet.
+    #[must_use]
+    pub fn new(
+        config: RefreshConfig,
+        proposers: Vec<Box<dyn Proposer>>,
+        chat: Option<Arc<ChatClient>>,
+        lexicon: Option<Arc<Lexicon>>,
+        encode_jpeg: EncodeJpeg,
+    ) -> Self {
+        let memory = Memory::new(config.hysteresis);
+        Self { config, proposers, chat, lexicon, encode_jpeg, memory, hints: None, subclasses: HashMap::new() }
+    }
+
+    /// The language model's client.
+    #[must_use]
+    pub fn chat(&self) -> Option<&ChatClient> {
+        self.chat.as_deref()
+    }
+
+    /// Starts over from a list that somebody set: its classes count as just seen.
+    pub fn adopt(&mut self, classes: &[ClassSpec]) {
+        self.memory = Memory::new(self.config.hysteresis);
+        self.memory.adopt(classes);
+    }
+
+    /// One turn. Ends within milliseconds once `cancel` is cancelled and `go_on` says no, except for a run of a model under way.
+    ///
+    /// # Errors
+    /// [`RefreshError`]; what is remembered then stays as it was.
+    pub async fn refresh(
+        &mut self,
+        image: &RgbImage,
+        go_on: GoOn<'_>,
+        cancel: &CancellationToken,
+    ) -> Result<Refreshed, RefreshError> {
+        let start = Instant::now();
+        let mut trouble = Trouble::default();
+        let samples = self.propose(image, go_on, cancel, &mut trouble).await?;
+        if cancel.is_cancelled() {
+            return Err(RefreshError::Stopped);
+        }
+        let mut ranking = Ranking::of(&samples, self.config.aggregation, &self.config.limits);
+        ranking.filter(self.config.filter);
+        let (refused, proposals) = (ranking.refused, ranking.candidates.len());
+        let refined = self.refine(&ranking.candidates, cancel, &mut trouble).await?;
+        let mut seen = refined.classes;
+        self.add_fixed(&mut seen);
+        self.add_subclasses(&mut seen, cancel, &mut trouble).await?;
+        let refused = refused + refined.refused + trouble.refused;
+        // Classes that share a name would be refused as a whole list later.
+        separate_names(&mut seen);
+        let classes = self.memory.update(&seen, self.config.limits.max_classes);
+        if classes.is_empty() {
+            return Err(RefreshError::Nothing { refused });
+        }
+        Ok(Refreshed {
+            classes,
+            refinement: refined.by,
+            proposals,
+            refused,
+            trouble: trouble.text,
+            took: start.elapsed(),
+        })
+    }
+
+    async fn propose(
+        &mut self,
+        image: &RgbImage,
+        go_on: GoOn<'_>,
+        cancel: &CancellationToken,
+        trouble: &mut Trouble,
+    ) -> Result<Vec<Vec<Proposal>>, RefreshError> {
+        let mut samples = Vec::new();
+        let mut failure = None;
+        let mut worked = false;
+        for proposer in &mut self.proposers {
+            match proposer.propose(image, go_on) {
+                Ok(more) => {
+                    samples.extend(more);
+                    worked = true;
+                }
+                Err(error) => {
+                    trouble.note(&error);
+                    failure = Some(RefreshError::from(error));
+                }
+            }
+        }
+        if self.config.look && self.chat.is_some() {
+            match self.look(image, cancel).await {
+                Ok(sample) => {
+                    samples.push(sample);
+                    worked = true;
+                }
+                Err(RefreshError::Stopped) => return Err(RefreshError::Stopped),
+                Err(error) => {
+                    trouble.note(&error);
+                    failure = Some(error);
+                }
+            }
+        }
+        match failure {
+            Some(error) if !worked => Err(error),
+            _ => Ok(samples),
+        }
+    }
+
+    async fn look(&self, image: &RgbImage, cancel: &CancellationToken) -> Result<Vec<Proposal>, RefreshError> {
+        let Some(jpeg) = (self.encode_jpeg)(image) else {
+            return Err(ProposeError { proposer: "look", reason: "the image could not be compressed".into() }.into());
+        };
+        let answer = self.ask(&prompts::look(Arc::from(jpeg), MOST_LOOKED), cancel).await?;
+        Ok(reply::look(&answer)?)
+    }
+
+    async fn ask(&self, request: &ChatRequest, cancel: &CancellationToken) -> Result<String, RefreshError> {
+        let Some(chat) = &self.chat else { return Err(RefreshError::Stopped) };
+        ask(chat, request, cancel).await
+    }
+
+    /// Pre-refinement. A language model that fails is replaced by the lexicon for this turn, where there is one.
+    async fn refine(
+        &mut self,
+        candidates: &[Candidate],
+        cancel: &CancellationToken,
+        trouble: &mut Trouble,
+    ) -> Result<Refined, RefreshError> {
+        if !self.config.pre_refine || candidates.is_empty() {
+            return Ok(Refined { classes: self.unrefined(candidates), by: Refinement::Proposals, refused: 0 });
+        }
+        if self.chat.is_some() {
+            match self.refine_by_chat(candidates, cancel, trouble).await {
+                Err(error) if self.lexicon.is_some() && !matches!(error, RefreshError::Stopped) => trouble.note(&error),
+                other => return other,
+            }
+        }
+        Ok(match &self.lexicon {
+            Some(lexicon) => {
+                let classes = if self.config.targets.is_empty() {
+                    offline::group(lexicon, candidates)
+                } else {
+                    offline::select(lexicon, candidates, &self.config.targets)
+                };
+                Refined { classes, by: Refinement::Lexicon, refused: 0 }
+            }
+            None => Refined { classes: self.unrefined(candidates), by: Refinement::Proposals, refused: 0 },
+        })
+    }
+
+    async fn refine_by_chat(
+        &mut self,
+        candidates: &[Candidate],
+        cancel: &CancellationToken,
+        trouble: &mut Trouble,
+    ) -> Result<Refined, RefreshError> {
+        let labels: Vec<&str> = candidates.iter().map(|candidate| &*candidate.label).collect();
+        let limits = self.config.limits;
+        if self.config.targets.is_empty() {
+            let Some(chat) = &self.chat else { return Err(RefreshError::Stopped) };
+            let read = group_by_chat(chat, candidates, &limits, cancel).await?;
+            return Ok(Refined { classes: read.value, by: Refinement::LanguageModel, refused: read.refused });
+        }
+        self.fetch_hints(cancel, trouble).await?;
+        let targets: Vec<&str> = self.config.targets.iter().map(String::as_str).collect();
+        let hints = self.hints.as_deref().unwrap_or_default();
+        let answer = self.ask(&prompts::select(&labels, "", &targets, hints), cancel).await?;
+        let read = reply::select(&answer, &targets, &limits)?;
+        // A class that no proposal names outright is there by the model's judgement alone; its score says so.
+        let score = |label: &str| candidates.iter().find(|c| &*c.label == label).map_or(0.5, |c| c.score);
+        let classes = read.value.iter().map(|label| ClassSpec { score: score(label), ..ClassSpec::new(*label) });
+        Ok(Refined { classes: classes.collect(), by: Refinement::LanguageModel, refused: read.refused })
+    }
+
+    async fn fetch_hints(&mut self, cancel: &CancellationToken, trouble: &mut Trouble) -> Result<(), RefreshError> {
+        if !self.config.hints || self.hints.is_some() {
+            return Ok(());
+        }
+        let targets: Vec<&str> = self.config.targets.iter().map(String::as_str).collect();
+        let asked = self.ask(&prompts::hints(&targets, MOST_HINTS), cancel).await;
+        let read = asked.and_then(|answer| Ok(reply::hints(&answer, &targets, &self.config.limits)?));
+        match read {
+            Ok(read) => {
+                trouble.refused += read.refused;
+                self.hints = Some(read.value);
+            }
+            Err(RefreshError::Stopped) => return Err(RefreshError::Stopped),
+            // They only help; the next turn asks again.
+            Err(error) => trouble.note(&error),
+        }
+        Ok(())
+    }
+
+    /// The proposals themselves: all of them, or those that are targets word by word.
+    fn unrefined(&self, candidates: &[Candidate]) -> Vec<ClassSpec> {
+        let targets = &self.config.targets;
+        let wanted = |label: &str| targets.is_empty() || targets.iter().any(|target| target == label);
+        let kept = candidates.iter().filter(|candidate| wanted(&candidate.label));
+        kept.map(|c| ClassSpec { score: c.score, ..ClassSpec::new(&*c.label) }).collect()
+    }
+
+    fn add_fixed(&self, seen: &mut Vec<ClassSpec>) {
+        for fixed in &self.config.fixed {
+            let known = |class: &ClassSpec| class.label == *fixed || class.synonyms.contains(fixed);
+            if !seen.iter().any(known) {
+                seen.push(ClassSpec::new(fixed));
+            }
+        }
+    }
+
+    /// Adds subclasses: from the cache, from the language model for all others at once, else from the lexicon.
+    async fn add_subclasses(
+        &mut self,
+        seen: &mut [ClassSpec],
+        cancel: &CancellationToken,
+        trouble: &mut Trouble,
+    ) -> Result<(), RefreshError> {
+        let count = self.config.subclasses;
+        if count == 0 {
+            return Ok(());
+        }
+        let unknown: Vec<&str> =
+            seen.iter().map(|c| c.label.as_str()).filter(|label| !self.subclasses.contains_key(*label)).collect();
+        if !unknown.is_empty() {
+            if self.subclasses.len() + unknown.len() > REMEMBERED_SUBCLASSES {
+                self.subclasses.clear();
+            }
+            let mut found = None;
+            if self.chat.is_some() {
+                let request = prompts::subclasses(&unknown, count, self.config.subclass_prompt);
+                let asked = self.ask(&request, cancel).await;
+                match asked.and_then(|answer| Ok(reply::subclasses(&answer, &unknown, count, &self.config.limits)?)) {
+                    Ok(read) => {
+                        trouble.refused += read.refused;
+                        found = Some(read.value);
+                    }
+                    Err(RefreshError::Stopped) => return Err(RefreshError::Stopped),
+                    Err(error) => trouble.note(&error),
+                }
+            }
+            // What the lexicon says instead of a language model that failed is used now but not remembered.
+            match (found, &self.lexicon) {
+                (Some(lists), _) => {
+                    let pairs = unknown.iter().map(|label| (*label).to_owned()).zip(lists);
+                    self.subclasses.extend(pairs.collect::<Vec<_>>());
+                }
+                (None, Some(lexicon)) if self.chat.is_none() => {
+                    let pairs = unknown.iter().map(|label| ((*label).to_owned(), lexicon.subclasses(label, count)));
+                    self.subclasses.extend(pairs.collect::<Vec<_>>());
+                }
+                (None, Some(lexicon)) => {
+                    for class in seen.iter_mut().filter(|class| !self.subclasses.contains_key(&class.label)) {
+                        class.subclasses = lexicon.subclasses(&class.label, count);
+                    }
+                }
+                (None, None) => {}
+            }
+        }
+        for class in seen {
+            if let Some(subclasses) = self.subclasses.get(&class.label) {
+                class.subclasses.clone_from(subclasses);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refined proposals.
+struct Refined {
+    classes: Vec<ClassSpec>,
+    by: Refinement,
+    refused: usize,
+}
+
+/// What was gone around during a turn.
+#[derive(Default)]
+struct Trouble {
+    text: Option<String>,
+    refused: usize,
+}
+
+impl Trouble {
+    fn note(&mut self, error: &dyn std::error::Error) {
+        self.text.get_or_insert_with(|| error.to_string());
+    }
+}
+
+/// Takes every name away from all but the first class that has it; labels go before synonyms and subclasses.
+fn separate_names(classes: &mut [ClassSpec]) {
+    let mut taken: std::collections::HashSet<String> = classes.iter().map(|class| class.label.clone()).collect();
+    for class in classes {
+        class.synonyms.retain(|name| taken.insert(name.clone()));
+        class.subclasses.retain(|name| taken.insert(name.clone()));
+    }
+}
+
+async fn ask(chat: &ChatClient, request: &ChatRequest, cancel: &CancellationToken) -> Result<String, RefreshError> {
+    match chat.ask(request, cancel).await {
+        Err(ChatError::Cancelled) => Err(RefreshError::Stopped),
+        other => Ok(other?),
+    }
+}
+
+/// Pre-refinement without targets, by a language model.
+///
+/// # Errors
+/// [`RefreshError::Chat`], [`RefreshError::Reply`], [`RefreshError::Stopped`].
+pub async fn group_by_chat(
+    chat: &ChatClient,
+    candidates: &[Candidate],
+    limits: &VocabularyLimits,
+    cancel: &CancellationToken,
+) -> Result<Read<Vec<ClassSpec>>, RefreshError> {
+    let scored: Vec<(&str, f32)> = candidates.iter().map(|c| (&*c.label, c.score)).collect();
+    let labels: Vec<&str> = scored.iter().map(|(label, _)| *label).collect();
+    let answer = ask(chat, &prompts::group(&labels), cancel).await?;
+    Ok(reply::group(&answer, &scored, limits)?)
+}

@@ -1,0 +1,99 @@
+"""`scenelex vocabulary`: the ranking of a whole recording, measured against figures computed here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import numpy as np
+import pytest
+
+from chat_server import ChatServer
+from conftest import COLOURS, END, ROOT, TINY
+from pictures import jpeg, scene
+
+rosbags = pytest.importorskip("rosbags.rosbag2", reason="the Python package rosbags is not installed")
+from rosbags.typesys import Stores, get_typestore  # noqa: E402
+
+TOPIC = "/camera/image_raw/compressed"
+# red in every picture, blue in half of them, yellow in one of eight, green never.
+SCENES = [
+    {(0, 0): "red"} | ({(2, 1): "blue"} if number % 2 == 0 else {}) | ({(3, 2): "yellow"} if number == 3 else {})
+    for number in range(8)
+]
+
+
+@pytest.fixture
+def bag(tmp_path):
+    store = get_typestore(Stores.ROS2_JAZZY)
+    kind = store.types["sensor_msgs/msg/CompressedImage"]
+    time, header = store.types["builtin_interfaces/msg/Time"], store.types["std_msgs/msg/Header"]
+    path = tmp_path / "bag"
+    with rosbags.Writer(path, version=9, storage_plugin=rosbags.StoragePlugin.MCAP) as writer:
+        connection = writer.add_connection(TOPIC, kind.__msgtype__, typestore=store)
+        for number, cells in enumerate(SCENES):
+            data = np.frombuffer(jpeg(scene(cells)), np.uint8)
+            message = kind(header=header(stamp=time(sec=number, nanosec=0), frame_id="camera"), format="jpeg", data=data)
+            writer.write(connection, number * 10**9, store.serialize_cdr(message, kind.__msgtype__))
+        broken = kind(header=header(stamp=time(sec=9, nanosec=0), frame_id="camera"), format="jpeg", data=data[:50])
+        writer.write(connection, 9 * 10**9, store.serialize_cdr(broken, kind.__msgtype__))
+    return path
+
+
+def vocabulary(program, environment, bag, out, *more):
+    command = [program, "vocabulary", bag, "--words", ", ".join(COLOURS), "--models", TINY, "--out", out, *map(str, more)]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=2 * END)
+
+
+def test_ranking_and_its_quality(program, environment, bag, tmp_path):
+    out = tmp_path / "vocabulary.json"
+    done = vocabulary(program, environment, bag, out, "--truth", "red, blue|azure, green", "--lexicon", "/nonexistent")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())
+    assert (result["images"], result["refined_by"]) == (8, "proposals"), "the broken picture does not count"
+    assert "left out an image" in done.stderr
+    ranked = {row["label"]: row for row in result["ranking"]}
+    assert [row["label"] for row in result["ranking"]] == ["red", "blue", "yellow"]
+    assert [ranked[label]["images"] for label in ("red", "blue", "yellow")] == [8, 4, 1]
+    for row in ranked.values():
+        assert row["score"] == pytest.approx(row["images"] / 8 * row["probability"], rel=1e-4)
+
+    right = np.cumsum([label in ("red", "blue", "green") for label in ranked])
+    precision, recall = right / np.arange(1, 4), right / 3
+    curve = result["quality"]["curve"]
+    np.testing.assert_allclose([at["precision"] for at in curve], precision)
+    np.testing.assert_allclose([at["recall"] for at in curve], recall)
+    area = np.trapezoid if hasattr(np, "trapezoid") else np.trapz
+    expected = area(np.concatenate([precision[:1], precision]), np.concatenate([[0], recall]))
+    assert result["quality"]["auc"] == pytest.approx(expected)
+
+
+def test_a_language_model_groups_what_was_proposed(program, environment, bag, tmp_path):
+    def group(request: dict) -> str:
+        assert sorted(json.loads(request["messages"][-1]["content"])["labels"]) == ["blue", "red", "yellow"]
+        classes = [
+            {"label": "red", "synonyms": ["yellow", "scarlet"], "parent": ""},
+            {"label": "blue", "synonyms": [], "parent": "red"},
+        ]
+        return json.dumps({"classes": classes})
+
+    out, record = tmp_path / "vocabulary.json", tmp_path / "exchanges.jsonl"
+    with ChatServer(answer=group) as server:
+        model = ["--llm-url", server.base_url, "--llm-model", "test-model", "--llm-key-variable", ""]
+        done = vocabulary(program, environment, bag, out, *model, "--llm-record", record)
+        assert done.returncode == 0, done.stderr
+    first = json.loads(out.read_text())
+    assert first["refined_by"] == "language model"
+    assert [(c["label"], c["synonyms"], c["parent"]) for c in first["classes"]] == [("red", ["yellow"], ""), ("blue", [], "red")]
+    done = vocabulary(program, environment, bag, out, "--llm-replay", record, "--llm-model", "test-model")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(out.read_text())["classes"] == first["classes"], "the recording answers alike"
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [(["--topic", "/nowhere"], TOPIC), (["--truth", "red?"], "--truth"), (["--every", "0"], "--every")],
+)
+def test_wrong_arguments_are_told(program, environment, bag, tmp_path, more, says):
+    done = vocabulary(program, environment, bag, tmp_path / "out.json", *more)
+    assert done.returncode != 0 and says in done.stderr
