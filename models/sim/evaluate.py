@@ -4,7 +4,7 @@
     python models/sim/evaluate.py --frames 400                     # renders its own held-out frames (MUJOCO_GL=egl)
     python models/sim/evaluate.py --val DIR --pairs DIR            # or takes shards made by scenelex_sim.dataset
     python models/sim/evaluate.py --photos shared/data/photos      # real photographs for the masks
-    python models/sim/evaluate.py --choose-threshold --skip 400 --frames 112
+    python models/sim/evaluate.py --choose-threshold --skip 256 --frames 112
 
 Runs the shipped ONNX files with ONNX Runtime on the CPU. Average precision is COCO's at an
 IoU of 0.5 (pycocotools, at most 100 boxes an image and phrase). Objects of which less than a

@@ -19,6 +19,6 @@ def test_masks_agree_with_the_ground_truth(node, peer, demo_bag):
         masks = camera.serve(compressed(picture.jpeg, picture.stamp_ns))["masks"]
         found = painted(masks.masks, *picture.truth.shape, lambda one: classes.index(one.label) + 1)
         score.add(picture.truth, found, dict(enumerate(classes, start=1)))
-    # A floor under what the shipped models reach on these frames, 0.31; the demo's goal of 0.70 is theirs to reach.
+    # A floor under what the shipped models reach on these frames, 0.348; the demo's goal of 0.70 is theirs to reach.
     # Masks in the wrong place or under the wrong label would fall far below.
-    assert score.mean() >= 0.25, {n: round(score.intersection[n] / u, 2) for n, u in score.union.items() if u}
+    assert score.mean() >= 0.30, {n: round(score.intersection[n] / u, 2) for n, u in score.union.items() if u}

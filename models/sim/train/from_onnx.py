@@ -164,7 +164,9 @@ def detector(bundle: Path, frames: Path) -> dict:
         found.add(name)
     pairs = folded(net, ConvNorm)
     norms = {f"{name}.{part}" for name, module in net.named_modules() if isinstance(module, nn.BatchNorm2d) for part in ("weight", "bias")}
-    complain([name for name, _ in net.named_parameters() if name not in found | norms])
+    # The two heads that only training has start anew.
+    heads = {name for name, _ in net.named_parameters() if name.startswith(("category_head.", "colour_head."))}
+    complain([name for name, _ in net.named_parameters() if name not in found | norms | heads])
     store = FrameStore(frames, torch.device("cpu"), 1024, 1, 1)
     store.load_new()
     views = CpuViews(store, 1)
