@@ -27,6 +27,8 @@ class Camera:
         self.images = peer.publisher(topic, f"sensor_msgs/msg/{kind}")
         self.outputs = {name: peer.subscribe(f"{NODE}/{name}", PER_FRAME[name], depth=100) for name in outputs}
         self.kept = {name: {} for name in outputs}
+        # First pictures sent again: they, or their results, were lost before both sides knew of each other.
+        self.lost = 0
         until(self.connected, START, "the node's topics")
 
     def connected(self) -> bool:
@@ -62,6 +64,7 @@ class Camera:
             except TimeoutError:
                 if attempt == 2:
                     raise
+                self.lost += 1
         raise AssertionError("not reached")
 
     def stream(self, images, rate: float):
