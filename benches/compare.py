@@ -21,21 +21,15 @@ import numpy as np
 import torch
 from PIL import Image
 from pycocotools import mask as coco
-from rosbags.highlevel import AnyReader
 from transformers import GroundingDinoImageProcessor, SamImageProcessor
 from transformers.models.grounding_dino.image_processing_pil_grounding_dino import GroundingDinoImageProcessorPil
 from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "python"))
+from demo_bag import MODELS, ROOT, TARGET, TOPIC, demo_pictures  # noqa: I001  (it opens the way to the tests' modules)
+from idl_from_msg import default
+from peer import Peer, until
 
-from idl_from_msg import default  # noqa: E402
-from peer import Peer, until  # noqa: E402
-
-TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-MODELS = ROOT / "models" / "sim"
 LOW_RES_SIDE = 256
-TOPIC = "/camera/image_raw/compressed"
 SECONDS = float(os.environ.get("SCENELEX_BENCH_SECONDS", "15"))
 
 
@@ -122,18 +116,6 @@ def stages() -> dict:
 
 
 # --- the node -----------------------------------------------------------------------------------
-
-
-def demo_pictures() -> tuple[list[bytes], list[str]]:
-    """The demo bag's JPEG pictures and its classes."""
-    pictures, classes = [], []
-    with AnyReader([MODELS / "demo_bag"]) as reader:
-        for connection, _, raw in reader.messages():
-            if connection.topic == TOPIC:
-                pictures.append(bytes(reader.deserialize(raw, connection.msgtype).data))
-            elif connection.topic == "/ground_truth/label_info":
-                classes = [c.class_name for c in reader.deserialize(raw, connection.msgtype).class_map]
-    return pictures, [name for name in classes if name not in ("background", "ignore")]
 
 
 def cpu_seconds(pid: int) -> float:

@@ -7,7 +7,10 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use scenelex::{
-    imaging::{DecodeLimits, ImageDecoder, MaskUpscaler, Preprocess, Preprocessor, ResizeRule, RunLengthEncoder},
+    imaging::{
+        DecodeLimits, ImageDecoder, MaskUpscaler, Preprocess, Preprocessor, ResizeRule, RunLengthEncoder,
+        SceneSignature,
+    },
     types::{BinaryMask, CameraImage, Header, ImagePayload, ImageSize, RgbImage, RunLengths},
 };
 
@@ -46,6 +49,15 @@ fn disc(size: ImageSize) -> Vec<f32> {
         (height / 6.0 - distance) / (height / 20.0)
     };
     (0..LOW_RES_SIDE).flat_map(|y| (0..LOW_RES_SIDE).map(move |x| logit(x, y))).collect()
+}
+
+/// What a frame pays for knowing whether the scene has changed.
+fn scene(criterion: &mut Criterion) {
+    for size in SIZES {
+        let image = picture(size);
+        criterion
+            .bench_function(&format!("scene/signature/{size}"), |b| b.iter(|| SceneSignature::of(black_box(&image))));
+    }
 }
 
 fn preprocess(criterion: &mut Criterion) {
@@ -102,5 +114,5 @@ fn decode(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, decode, preprocess, masks);
+criterion_group!(benches, decode, scene, preprocess, masks);
 criterion_main!(benches);

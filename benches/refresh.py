@@ -1,9 +1,14 @@
 #!/usr/bin/env python3
-"""What the vocabulary loop costs the frame loop: the same node on the same pictures at 10 a second, by turns without the
-loop and with it running without a pause: every look asks the detector for 240 words. The list itself stays the same, so
-that frames cost the same. Prints the age of results, their processing time, and how many pictures got none.
+"""What the vocabulary loop costs.
 
-Needs what `make test` installs:  .deps/venv/bin/python benches/refresh.py [SECONDS OF ONE TURN] [TURNS]
+frames   The same node on the same pictures at 10 a second, by turns without the loop and with it running without a pause:
+         every look asks the detector for 240 words. The list itself stays the same, so that frames cost the same. Prints
+         the age of results, their processing time, and how many pictures got none.
+memory   A node with the tests' tiny models, looking at 30 pictures a second; the scene changes now and then. Prints its
+         resident memory over the looks, and the time from the first picture of a new scene to its list in force.
+
+Needs what `make test` installs:  .deps/venv/bin/python benches/refresh.py frames [SECONDS OF ONE TURN] [TURNS]
+                                  .deps/venv/bin/python benches/refresh.py memory [LOOKS]
 """
 
 from __future__ import annotations
@@ -13,19 +18,16 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "python"))
+from demo_bag import ROOT, TARGET, TOPIC, demo_pictures  # noqa: I001  (it opens the way to the tests' modules)
+from idl_from_msg import default
+from peer import Peer, until
+from pictures import compressed, jpeg, scene
 
-from idl_from_msg import default  # noqa: E402
-from peer import Peer, until  # noqa: E402
-from rosbags.highlevel import AnyReader  # noqa: E402
-
-TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-TOPIC = "/camera/image_raw/compressed"
 RATE, WARM = 10, 20
 LOOP = {
     "refresh.enabled": "true", "refresh.period": 0.001, "refresh.min_interval": 0, "refresh.scene_change": 0,
@@ -33,34 +35,38 @@ LOOP = {
 }  # fmt: skip
 
 
-def bag() -> tuple[list[bytes], list[str]]:
-    """The demo bag's JPEG pictures and its classes."""
-    pictures, classes = [], []
-    with AnyReader([ROOT / "models" / "sim" / "demo_bag"]) as reader:
-        for connection, _, raw in reader.messages():
-            if connection.topic == TOPIC:
-                pictures.append(bytes(reader.deserialize(raw, connection.msgtype).data))
-            elif connection.topic == "/ground_truth/label_info":
-                classes = [c.class_name for c in reader.deserialize(raw, connection.msgtype).class_map]
-    return pictures, [name for name in classes if name not in ("background", "ignore")]
+@contextmanager
+def node(parameters: dict, domain: int):
+    """A running node, ended afterwards."""
+    command = [TARGET / "release" / "scenelex", "node", "--ros-args", "-r", f"image:={TOPIC}", "-p", "image_transport:=compressed"]
+    for name, value in parameters.items():
+        command += ["-p", f"{name}:={value}"]
+    environment = os.environ | {"ROS_DOMAIN_ID": str(domain), "ROS_LOCALHOST_ONLY": "1"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def looks_in(arrays: list, before: int) -> int:
+    """Looks that the newest of the diagnostics counts."""
+    pairs = [pair for array in arrays for status in array.status for pair in status.values]
+    return next((int(pair.value) for pair in reversed(pairs) if pair.key == "refreshes"), before)
 
 
 def turn(loop: bool, pictures: list[bytes], classes: list[str], seconds: float, domain: int) -> dict:
     """One node's results for a while."""
     peer = Peer(domain)
     names = f"[{', '.join(classes)}]"
-    parameters = {"image_transport": "compressed", "classes": names}
+    parameters = {"classes": names}
     if loop:
         parameters |= LOOP | {"refresh.targets": names, "refresh.fixed": names, "refresh.probe.words": f"[{', '.join(words())}]"}
-    command = [TARGET / "release" / "scenelex", "node", "--ros-args", "-r", f"image:={TOPIC}"]
-    for name, value in parameters.items():
-        command += ["-p", f"{name}:={value}"]
     results = peer.subscribe("/scenelex/masks", "scenelex/msg/LabeledMaskArray", depth=100)
     diagnostics = peer.subscribe("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", depth=10)
     images = peer.publisher(TOPIC, "sensor_msgs/msg/CompressedImage", reliable=False, depth=1)
-    environment = os.environ | {"ROS_DOMAIN_ID": str(domain), "ROS_LOCALHOST_ONLY": "1"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
-    try:
+    with node(parameters, domain) as process:
         until(lambda: process.poll() is None and images.matched() and results.matched(), 120, "the node")
         ages, totals, sent, looks = [], [], 0, 0
         begun = time.monotonic()
@@ -75,12 +81,7 @@ def turn(loop: bool, pictures: list[bytes], classes: list[str], seconds: float, 
                     stamp = sample.header.stamp
                     ages.append((time.time_ns() - stamp.sec * 10**9 - stamp.nanosec) / 1e6)
                     totals.extend(s.duration.sec * 1e3 + s.duration.nanosec / 1e6 for s in sample.stages if s.stage == "total")
-        for array in diagnostics.take(timeout=2.0):
-            for status in array.status:
-                looks = next((int(pair.value) for pair in status.values if pair.key == "refreshes"), looks)
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
+        looks = looks_in(diagnostics.take(timeout=2.0), looks)
     return {"ages": ages[WARM:], "totals": totals[WARM:], "lost": sent - len(ages), "looks": looks}
 
 
@@ -94,10 +95,9 @@ def words() -> list[str]:
     return sorted(counted, key=lambda lemma: (-counted[lemma], lemma))[:240]
 
 
-def main():
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 20.0
-    turns = int(sys.argv[2]) if len(sys.argv) > 2 else 3
-    pictures, classes = bag()
+def frames(seconds: float, turns: int):
+    """Ages of results with and without the loop, by turns."""
+    pictures, classes = demo_pictures()
     found = {False: [], True: []}
     for number in range(2 * turns):
         loop = number % 2 == 1
@@ -116,6 +116,54 @@ def main():
     out = ROOT / "out" / "bench"
     out.mkdir(parents=True, exist_ok=True)
     (out / "refresh.json").write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def memory(most: int):
+    """Resident memory over looks, and how soon a new scene has its list."""
+    domain = 20 + os.getpid() % 60
+    peer = Peer(domain)
+    scenes = [
+        (jpeg(scene({(0, 0): "red", (2, 1): "blue"})), ["blue", "red"]),
+        (jpeg(scene({(3, 2): "green", (0, 2): "yellow"})), ["green", "yellow"]),
+    ]
+    parameters = LOOP | {
+        "models_dir": ROOT / "tests" / "golden" / "tiny", "classes": "[]", "refresh.probe.words": "[red, green, blue, yellow]",
+        "refresh.pre_refine": "false", "diagnostics.period": 0.5,
+    }  # fmt: skip
+    images = peer.publisher(TOPIC, "sensor_msgs/msg/CompressedImage", reliable=False, depth=1)
+    vocabulary = peer.subscribe("/scenelex/vocabulary", "scenelex/msg/Vocabulary", latched=True, depth=50)
+    diagnostics = peer.subscribe("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", depth=10)
+    sent, looks, shown, taken, delays, changed = 0, 0, 0, [], [], None
+    with node(parameters, domain) as process:
+        until(lambda: process.poll() is None and images.matched() and vocabulary.matched(), 60, "the node")
+        resident = lambda: next(int(line.split()[1]) / 1024 for line in open(f"/proc/{process.pid}/status") if line.startswith("VmRSS"))
+        while looks < most:
+            if sent % 20 == 0:
+                shown, changed = (sent // 20) % 2, time.monotonic()
+            images.send(compressed(scenes[shown][0], sent))
+            sent += 1
+            next_one = time.monotonic() + 1 / 30
+            while (left := next_one - time.monotonic()) > 0:
+                for list_ in vocabulary.take(left):
+                    if changed and sorted(entry.label for entry in list_.entries) == scenes[shown][1]:
+                        delays.append(1e3 * (time.monotonic() - changed))
+                        changed = None
+            looks = looks_in(diagnostics.take(0), looks)
+            if looks >= len(taken) * most / 5:
+                taken.append(resident())
+                print(f"{looks:5} looks: {taken[-1]:.1f} MB", flush=True)
+    median, worst = np.percentile(delays, [50, 100])
+    print(f"{len(delays)} new scenes; from the first picture to the list in force: median {median:.0f} ms, at most {worst:.0f} ms")
+
+
+def main():
+    what, *numbers = sys.argv[1:] or ["frames"]
+    if what == "frames":
+        frames(float(numbers[0]) if numbers else 20.0, int(numbers[1]) if len(numbers) > 1 else 3)
+    elif what == "memory":
+        memory(int(numbers[0]) if numbers else 1000)
+    else:
+        sys.exit(__doc__)
 
 
 if __name__ == "__main__":

@@ -13,19 +13,13 @@ use std::{
 
 use scenelex::{
     pipeline::{VocabularyError, VocabularyRequest, VocabularyWorker},
-    types::{FrameResult, Header, ImageSize, VocabularySource},
+    types::{FrameResult, ImageSize, VocabularySource},
     vocabulary::{ClassSpec, ListError, VocabularyLimits},
 };
 use support::*;
 
 fn request(labels: &[&str]) -> VocabularyRequest {
-    VocabularyRequest {
-        classes: specs(labels),
-        source: VocabularySource::Topic,
-        header: Header::default(),
-        expected: None,
-        encoded: None,
-    }
+    VocabularyRequest::new(specs(labels), VocabularySource::Topic)
 }
 
 fn worker() -> (VocabularyWorker, scenelex::pipeline::VocabularyHandle) {
@@ -99,12 +93,8 @@ fn every_frame_sees_one_whole_vocabulary() {
         ClassSpec { synonyms: vec!["red cup".into()], ..ClassSpec::new("red mug") },
         ClassSpec { synonyms: vec!["blue cup".into()], ..ClassSpec::new("blue ball") },
     ];
-    let list = move |version: u64| VocabularyRequest {
-        expected: None,
-        encoded: None,
-        classes: vec![lists[usize::from(version.is_multiple_of(2))].clone()],
-        source: VocabularySource::Service,
-        header: Header::default(),
+    let list = move |version: u64| {
+        VocabularyRequest::new(vec![lists[usize::from(version.is_multiple_of(2))].clone()], VocabularySource::Service)
     };
     worker.apply(list(1)).unwrap();
     let stop = Arc::new(AtomicBool::new(false));

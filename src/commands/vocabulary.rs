@@ -10,10 +10,10 @@ use scenelex::{
     pipeline::{DetectorProbe, Grid},
     replay::{Bag, MessageQuery},
     ros::{
-        CdrView,
+        CdrView, intake,
         messages::{CompressedImage, Image, RosMessage},
     },
-    types::{CameraImage, ImagePayload, ImageSize, RgbImage},
+    types::{CameraImage, RgbImage},
     vocabulary::{
         ClassSpec, VocabularyLimits,
         chat::{ChatClient, ChatConfig, ReplayMiss},
@@ -21,8 +21,7 @@ use scenelex::{
         lexicon::{DEBIAN_DIR, Lexicon},
         normalise_label,
         proposals::{Aggregation, Candidate, Filter, Ranking},
-        refine::offline,
-        refresh::{Proposer, Refinement, group_by_chat},
+        refresh::{Proposer, Refinement, RefreshConfig, Refreshed, Refresher},
     },
 };
 use serde::Serialize;
@@ -151,13 +150,12 @@ pub fn run(args: &VocabularyArgs) -> Result<ExitCode> {
     let Some(ranking) = look(args, &bag, topic, &mut probe, &limits, &interrupt)? else {
         return Ok(ExitCode::from(INTERRUPTED));
     };
-    let mut candidates = ranking.candidates();
-    let labels: Vec<Arc<str>> = candidates.iter().map(|candidate| Arc::clone(&candidate.label)).collect();
-    let all: Vec<Candidate> = candidates.clone();
-    candidates.truncate(args.max_classes);
-    let (classes, refinement) = group(&candidates, chat.as_ref(), lexicon.as_ref(), &limits)?;
+    let candidates = ranking.candidates();
+    let strongest = candidates.get(..args.max_classes).unwrap_or(&candidates);
+    let Refreshed { classes, refinement, .. } = group(strongest, chat, lexicon, limits)?;
 
     let quality = truth.map(|truth| {
+        let labels: Vec<Arc<str>> = candidates.iter().map(|candidate| Arc::clone(&candidate.label)).collect();
         let curve = precision_recall(&labels, &truth);
         Quality { classes: truth.len(), auc: area(&curve), curve }
     });
@@ -168,7 +166,7 @@ pub fn run(args: &VocabularyArgs) -> Result<ExitCode> {
         images: ranking.images(),
         words: asked,
         refined_by: refinement.as_str(),
-        ranking: all
+        ranking: candidates
             .iter()
             .map(|c| Ranked { label: &c.label, images: c.occurrences, probability: c.probability, score: c.score })
             .collect(),
@@ -279,7 +277,8 @@ fn look(
     let compressed = known.is_some_and(|t| t.type_name == CompressedImage::TYPE);
     let total = known.map_or(0, |t| t.message_count);
     let filter = Filter { percentile: args.percentile, threshold: 0.0 };
-    let (mut decoder, mut rgb) = (ImageDecoder::new(DecodeLimits::default()), RgbImage::default());
+    let mut decoder = ImageDecoder::new(DecodeLimits::default());
+    let (mut image, mut rgb) = (CameraImage::default(), RgbImage::default());
     let (mut all, mut progress, mut bad) = (DatasetRanking::default(), Progress::new("looking"), 0_u64);
     let query = MessageQuery { topics: vec![topic.to_owned()], ..MessageQuery::default() };
     for (index, message) in bag.messages(&query)?.enumerate() {
@@ -291,7 +290,8 @@ fn look(
         }
         progress.show(index as f64 / total.max(1) as f64, &format!("{} images, {bad} bad", all.images()));
         let seen = message.map_err(anyhow::Error::from).and_then(|message| {
-            decoder.take(&mut image_of(&message.data, compressed)?, &mut rgb)?;
+            intake::fill(CdrView::from_encapsulated(&message.data)?, compressed, &mut image)?;
+            decoder.take(&mut image, &mut rgb)?;
             let samples = probe.propose(&rgb, &|| !interrupt.is_raised())?;
             Ok(Ranking::of(&samples, Aggregation::Average, limits))
         });
@@ -315,47 +315,21 @@ fn look(
     Ok(Some(all))
 }
 
-fn image_of(data: &[u8], compressed: bool) -> Result<CameraImage> {
-    let view = CdrView::from_encapsulated(data)?;
-    Ok(if compressed {
-        let message: CompressedImage = view.decode()?;
-        let payload = ImagePayload::Compressed { format: message.format, data: message.data };
-        CameraImage { header: message.header.into(), payload }
-    } else {
-        let message: Image = view.decode()?;
-        let payload = ImagePayload::Raw {
-            size: ImageSize::new(message.width, message.height),
-            encoding: message.encoding,
-            is_bigendian: message.is_bigendian != 0,
-            step: message.step,
-            data: message.data,
-        };
-        CameraImage { header: message.header.into(), payload }
-    })
-}
-
 /// Classes with synonyms and parents. A language model that fails leaves it to the lexicon.
 fn group(
     candidates: &[Candidate],
-    chat: Option<&ChatClient>,
-    lexicon: Option<&Lexicon>,
-    limits: &VocabularyLimits,
-) -> Result<(Vec<ClassSpec>, Refinement)> {
-    if let Some(chat) = chat.filter(|_| !candidates.is_empty()) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        match runtime.block_on(group_by_chat(chat, candidates, limits, &CancellationToken::new())) {
-            Ok(read) => return Ok((read.value, Refinement::LanguageModel)),
-            Err(error) if lexicon.is_some() => tracing::warn!(%error, "grouped by the lexicon instead"),
-            Err(error) => return Err(error.into()),
-        }
+    chat: Option<ChatClient>,
+    lexicon: Option<Lexicon>,
+    limits: VocabularyLimits,
+) -> Result<Refreshed> {
+    let config = RefreshConfig { limits, ..RefreshConfig::default() };
+    let mut refresher = Refresher::new(config, Vec::new(), chat.map(Arc::new), lexicon.map(Arc::new), |_| None);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let refined = runtime.block_on(refresher.refine(candidates, &CancellationToken::new()))?;
+    if let Some(trouble) = &refined.trouble {
+        tracing::warn!(trouble, "grouped by the {} instead", refined.refinement.as_str());
     }
-    Ok(match lexicon {
-        Some(lexicon) => (offline::group(lexicon, candidates), Refinement::Lexicon),
-        None => {
-            let class = |c: &Candidate| ClassSpec { score: c.score, ..ClassSpec::new(&*c.label) };
-            (candidates.iter().map(class).collect(), Refinement::Proposals)
-        }
-    })
+    Ok(refined)
 }
 
 fn print(classes: &[ClassSpec], refinement: Refinement, images: usize, quality: Option<&Quality>) {

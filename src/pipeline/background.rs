@@ -6,23 +6,28 @@
 
 use std::{
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
 /// How long work waits for a gap between frames at most. A node whose frames leave no gap still gets its list refreshed.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How often waiting work looks whether the frame is over.
+const LOOK: Duration = Duration::from_millis(1);
 
 #[derive(Debug, Default)]
 struct State {
-    frame: Mutex<bool>,
-    ended: Condvar,
+    frame: AtomicBool,
     stop: AtomicBool,
 }
 
 /// Tells background work when it may go on. Cheap to clone; every clone is the same gate.
+///
+/// The frame loop only stores a flag. With a lock or a condition variable it would now and then wait for the background
+/// thread, which may hold that and have no core: an idle thread is not raised for those who wait for it.
 #[derive(Clone, Debug, Default)]
 pub struct FrameGate(Arc<State>);
 
@@ -32,35 +37,24 @@ pub struct FrameUnderWay<'g>(&'g FrameGate);
 
 impl Drop for FrameUnderWay<'_> {
     fn drop(&mut self) {
-        *self.0.lock() = false;
-        self.0.0.ended.notify_all();
+        self.0.0.frame.store(false, Ordering::Release);
     }
 }
 
 impl FrameGate {
-    // Nothing that could panic happens under the lock.
-    fn lock(&self) -> MutexGuard<'_, bool> {
-        self.0.frame.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Marks the frame that begins. The lock is held for one store only.
+    /// Marks the frame that begins.
     #[must_use]
     pub fn begin_frame(&self) -> FrameUnderWay<'_> {
-        *self.lock() = true;
+        self.0.frame.store(true, Ordering::Release);
         FrameUnderWay(self)
     }
 
     /// Waits for a gap between two frames, at most half a second; false once the work is to end.
     #[must_use]
     pub fn wait_for_gap(&self) -> bool {
-        let deadline = Instant::now() + PATIENCE;
-        let mut under_way = self.lock();
-        while *under_way && !self.is_stopped() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            under_way = self.0.ended.wait_timeout(under_way, left).unwrap_or_else(PoisonError::into_inner).0;
+        let begun = Instant::now();
+        while self.0.frame.load(Ordering::Acquire) && !self.is_stopped() && begun.elapsed() < PATIENCE {
+            thread::sleep(LOOK);
         }
         !self.is_stopped()
     }
@@ -68,7 +62,6 @@ impl FrameGate {
     /// Ends the work: whoever waits, or asks next, is told so.
     pub fn stop(&self) {
         self.0.stop.store(true, Ordering::Release);
-        self.0.ended.notify_all();
     }
 
     /// Whether the work is to end.

@@ -15,7 +15,7 @@ use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use super::PreparedVocabulary;
 use crate::{
     inference::{InferenceError, TextEncoder},
-    types::{Header, VocabularySource},
+    types::VocabularySource,
     vocabulary::{ClassSpec, ListError, VocabularyBuilder, VocabularyLimits},
 };
 
@@ -31,12 +31,18 @@ pub struct VocabularyRequest {
     pub classes: Vec<ClassSpec>,
     /// Who asks.
     pub source: VocabularySource,
-    /// Header of the message that asked; default where there was none.
-    pub header: Header,
     /// The version that has to be in use still; `None`: whatever is.
     pub expected: Option<u64>,
     /// The same list with its text encoded already, by somebody who has time; saves doing it here.
     pub encoded: Option<Arc<PreparedVocabulary>>,
+}
+
+impl VocabularyRequest {
+    /// A wish that comes first, whatever is in use, and that nobody has worked on yet.
+    #[must_use]
+    pub fn new(classes: Vec<ClassSpec>, source: VocabularySource) -> Self {
+        Self { classes, source, expected: None, encoded: None }
+    }
 }
 
 /// Why a class list did not become a vocabulary. The one in use stays.
@@ -195,10 +201,11 @@ fn serve(
     // The builder is only changed for good when the text could be encoded: versions have no gaps.
     let mut next = builder.clone();
     let vocabulary = next.build(&request.classes, request.source, SystemTime::now())?;
-    let prepared = match request.encoded.as_ref().map_or(Err(vocabulary.clone()), |e| e.for_vocabulary(vocabulary)) {
-        Ok(prepared) => prepared,
-        Err(vocabulary) => PreparedVocabulary::encode(vocabulary, encoder)?,
+    let encoded = match &request.encoded {
+        Some(encoded) => encoded.for_vocabulary(vocabulary),
+        None => Err(vocabulary),
     };
+    let prepared = encoded.or_else(|vocabulary| PreparedVocabulary::encode(vocabulary, encoder))?;
     *builder = next;
     let version = prepared.vocabulary.version;
     published.replace(prepared);

@@ -125,6 +125,7 @@ fn vocabulary(report: &Report<'_>) -> DiagnosticStatus {
 
 fn refresh(report: &Report<'_>, refresh: &RefreshStatus, now: Instant) -> DiagnosticStatus {
     let (level, message) = match &refresh.last {
+        _ if refresh.dead => (DiagnosticStatus::ERROR, "the refresh thread has ended; the log says why".to_owned()),
         None => (DiagnosticStatus::OK, "no image looked at yet".to_owned()),
         Some(last) => match (&last.outcome, &last.trouble) {
             (Err(error), _) => (DiagnosticStatus::WARN, format!("the list stays as it is: {error}")),

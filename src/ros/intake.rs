@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     pipeline::{LatestSlot, Put, Statistics, Take},
-    types::{CameraImage, Header, ImagePayload, ImageSize},
+    types::{CameraImage, ImagePayload, ImageSize},
 };
 
 /// Time between two log lines about the same kind of bad image.
@@ -61,7 +61,7 @@ impl Intake {
         let mut throttle = Throttle::new(LOG_INTERVAL);
         Box::new(move |view| {
             let at = Instant::now();
-            let mut image = intake.spare.try_take().unwrap_or_else(empty);
+            let mut image = intake.spare.try_take().unwrap_or_default();
             match fill(view, compressed, &mut image) {
                 Ok(()) => {
                     intake.counts().count_received();
@@ -103,16 +103,13 @@ impl Intake {
     }
 }
 
-fn empty() -> CameraImage {
-    CameraImage {
-        header: Header::default(),
-        payload: ImagePayload::Compressed { format: String::new(), data: Vec::new() },
-    }
-}
-
-/// Reads a message into `image`, keeping its buffers. What the message declares is checked by the decoder later.
-fn fill(view: CdrView<'_>, compressed: bool, image: &mut CameraImage) -> Result<(), CdrError> {
-    let (mut text, mut data) = match std::mem::replace(&mut image.payload, empty().payload) {
+/// Reads a `sensor_msgs/Image` or, with `compressed`, `sensor_msgs/CompressedImage` into `image`, keeping its buffers. What
+/// the message declares is checked by the decoder later.
+///
+/// # Errors
+/// [`CdrError`] for what is no such message; `image` is empty then.
+pub fn fill(view: CdrView<'_>, compressed: bool, image: &mut CameraImage) -> Result<(), CdrError> {
+    let (mut text, mut data) = match std::mem::take(&mut image.payload) {
         ImagePayload::Raw { encoding, data, .. } => (encoding, data),
         ImagePayload::Compressed { format, data } => (format, data),
     };

@@ -26,6 +26,7 @@ mod phrases;
 pub mod r2r;
 pub mod refresh;
 mod refresh_settings;
+mod requests;
 pub mod settings;
 mod throttle;
 pub mod transport;

@@ -29,28 +29,26 @@ use super::{
     diagnostics::{Diagnostics, Report},
     host,
     intake::{Intake, LOG_INTERVAL},
-    messages::{
-        CompressedImage, DiagnosticArray, Image, LabelInfo, RosMessage, SetVocabulary, SetVocabularyRequest,
-        SetVocabularyResponse, StringMessage, Trigger, TriggerResponse, Vocabulary,
-    },
+    messages::{CompressedImage, DiagnosticArray, Image, LabelInfo, RosMessage, Vocabulary},
     models::{self, Loaded, ModelsError},
     names::InvalidName,
     outputs::{OutputError, Outputs},
     parameter_table::TABLE,
     parameters::{ParameterError, Values},
-    refresh::{RefreshHandle, RefreshLoop, SceneTap},
+    refresh::{RefreshLoop, SceneTap},
     refresh_settings::RefreshSettings,
+    requests::{Refreshing, VocabularyRequests},
     settings::Settings,
     throttle::Throttle,
-    transport::{Publisher, RawServer, RawSubscription, Transport, TransportError, serve, subscribe},
+    transport::{Publisher, RawSubscription, Transport, TransportError},
 };
 use crate::{
     pipeline::{
         ConfigError, Pipeline, PreparedVocabulary, Take, VocabularyError, VocabularyHandle, VocabularyRequest,
         VocabularyWorker,
     },
-    types::{FrameResult, Header, VocabularySource},
-    vocabulary::{ClassSpec, VocabularyLimits, parse_class_list},
+    types::{FrameResult, VocabularySource},
+    vocabulary::{ClassSpec, VocabularyLimits},
 };
 
 /// Name of the node where `__node` does not say otherwise.
@@ -59,10 +57,6 @@ const DEFAULT_NAME: &str = "scenelex";
 const GRACE: Duration = Duration::from_millis(800);
 /// How long the last results get to reach their subscribers.
 const FLUSH: Duration = Duration::from_millis(100);
-/// How long a caller of `~/refresh_vocabulary` is kept waiting.
-const REFRESH_PATIENCE: Duration = Duration::from_secs(120);
-/// Requests on the `~/set_vocabulary` topic that may wait.
-const WAITING_REQUESTS: usize = 8;
 
 /// Why the node cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -155,7 +149,7 @@ struct Node {
     frames: Frames,
     vocabulary: VocabularyHandle,
     requests: VocabularyRequests,
-    refresh: Option<Refresh>,
+    refresh: Option<Refreshing>,
     clock: NodeClock,
     vocabulary_topic: Publisher<Vocabulary>,
     label_info: Publisher<LabelInfo>,
@@ -191,7 +185,7 @@ impl Node {
                 if let Some(phrases) = taps.phrases {
                     pipeline.set_phrases(phrases);
                 }
-                (Some(Refresh::start(on, identity, running)?), Some(taps.scene))
+                (Some(Refreshing::start(on, identity, running)?), Some(taps.scene))
             }
             None => (None, None),
         };
@@ -271,7 +265,7 @@ impl Node {
             counts: &counts,
             unsent: self.frames.unsent.load(Ordering::Relaxed),
             vocabulary: &self.vocabulary.current().vocabulary,
-            refresh: self.refresh.as_ref().map(|refresh| refresh.handle.status()),
+            refresh: self.refresh.as_ref().map(|refresh| refresh.running.status()),
             stamp: self.clock.now(),
         };
         if let Err(error) = self.diagnostics.publish(&diagnostics.report(&report, now)) {
@@ -285,7 +279,7 @@ impl Node {
         drop(image);
         intake.close();
         if let Some(refresh) = &refresh {
-            refresh.handle.stop();
+            refresh.running.handle().stop();
         }
         frames.join(GRACE);
         drop((requests, refresh));
@@ -382,9 +376,8 @@ fn frame_loop(
 
 /// Brings the list in force that the node starts with: the kept one where there is one, else the `classes` parameter.
 fn set_first_classes(settings: &Settings, worker: &VocabularyWorker) -> Result<(), NodeError> {
-    let apply = |classes: Vec<ClassSpec>, source: VocabularySource| {
-        worker.apply(VocabularyRequest { classes, source, header: Header::default(), expected: None, encoded: None })
-    };
+    let apply =
+        |classes: Vec<ClassSpec>, source: VocabularySource| worker.apply(VocabularyRequest::new(classes, source));
     if let Some(store) = settings.refresh.as_ref().and_then(RefreshSettings::store) {
         let kept = store.load().map_err(|error| error.to_string());
         let applied = kept.and_then(|kept| {
@@ -403,126 +396,4 @@ fn set_first_classes(settings: &Settings, worker: &VocabularyWorker) -> Result<(
         tracing::warn!("no classes are set: nothing is looked for until ~/set_vocabulary says what");
     }
     Ok(())
-}
-
-/// The vocabulary loop and the service that calls for a look.
-struct Refresh {
-    // Field order is drop order: no request comes in while the loop ends.
-    _service: Option<Box<dyn RawServer>>,
-    _running: RefreshLoop,
-    handle: RefreshHandle,
-}
-
-impl Refresh {
-    fn start(transport: &dyn Transport, identity: &NodeIdentity, running: RefreshLoop) -> Result<Self, NodeError> {
-        let name = identity.resolve("~/refresh_vocabulary")?;
-        let handle = running.handle();
-        let on_service = handle.clone();
-        let service = serve::<Trigger, _>(transport, &name, move |_| {
-            let outcome = on_service.request().and_then(|outcome| {
-                outcome.recv_timeout(REFRESH_PATIENCE).unwrap_or_else(|_| Err("no image came to look at".to_owned()))
-            });
-            let success = outcome.is_ok();
-            TriggerResponse { success, message: outcome.unwrap_or_else(|error| error) }
-        });
-        Ok(Self { _service: offered(&name, service)?, _running: running, handle })
-    }
-}
-
-/// A service, or `None` where the transport has no services of that type.
-fn offered(
-    name: &str,
-    service: Result<Box<dyn RawServer>, TransportError>,
-) -> Result<Option<Box<dyn RawServer>>, NodeError> {
-    match service {
-        Ok(server) => Ok(Some(server)),
-        Err(error @ TransportError::Unsupported { .. }) => {
-            tracing::warn!(service = name, %error, "the service is not offered");
-            Ok(None)
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// `~/set_vocabulary` as a topic (`std_msgs/String`, "a, b") and as a service.
-struct VocabularyRequests {
-    // Field order is drop order: no request comes in while its thread ends.
-    _service: Option<Box<dyn RawServer>>,
-    topic: Option<Box<dyn RawSubscription>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl VocabularyRequests {
-    fn start(
-        transport: &dyn Transport,
-        identity: &NodeIdentity,
-        worker: &Arc<VocabularyWorker>,
-        vocabulary: &VocabularyHandle,
-        limits: VocabularyLimits,
-    ) -> Result<Self, NodeError> {
-        let name = identity.resolve("~/set_vocabulary")?;
-        let (sender, texts) = bounded::<String>(WAITING_REQUESTS);
-        let topic = subscribe::<StringMessage, _>(transport, &name, Qos::RELIABLE, move |message| {
-            if sender.try_send(message.data).is_err() {
-                tracing::warn!("too many vocabulary requests are waiting; one was dropped");
-            }
-        })?;
-        let on_topic = Arc::clone(worker);
-        let thread = thread::Builder::new().name("set_vocabulary".to_owned()).spawn(move || {
-            for text in texts {
-                let outcome = parse_class_list(&text, &limits).map_err(VocabularyError::from).and_then(|classes| {
-                    let (source, header) = (VocabularySource::Topic, Header::default());
-                    on_topic.apply(VocabularyRequest { classes, source, header, expected: None, encoded: None })
-                });
-                if let Err(error) = outcome {
-                    tracing::warn!(%error, "refused a class list from the topic");
-                }
-            }
-        })?;
-        let (on_service, current) = (Arc::clone(worker), vocabulary.clone());
-        let service =
-            serve::<SetVocabulary, _>(transport, &name, move |request| answer(request, &on_service, &current));
-        let service = offered(&name, service)?;
-        Ok(Self { _service: service, topic: Some(topic), thread: Some(thread) })
-    }
-}
-
-fn answer(
-    request: SetVocabularyRequest,
-    worker: &VocabularyWorker,
-    vocabulary: &VocabularyHandle,
-) -> SetVocabularyResponse {
-    let named = request.classes.into_iter().map(ClassSpec::new);
-    let classes = named.chain(request.entries.into_iter().map(convert::class_spec)).collect();
-    let outcome = worker.apply(VocabularyRequest {
-        classes,
-        source: VocabularySource::Service,
-        header: Header::default(),
-        expected: None,
-        encoded: None,
-    });
-    let message = match &outcome {
-        Ok(_) => String::new(),
-        Err(error) => {
-            tracing::warn!(%error, "refused a class list from the service");
-            error.to_string()
-        }
-    };
-    let current = vocabulary.current();
-    SetVocabularyResponse {
-        success: outcome.is_ok(),
-        message,
-        version: current.vocabulary.version,
-        entries: convert::entries(&current.vocabulary),
-    }
-}
-
-impl Drop for VocabularyRequests {
-    fn drop(&mut self) {
-        // The subscription holds the sender; without it the thread's queue ends.
-        drop(self.topic.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
 }

@@ -185,7 +185,7 @@ pub const TABLE: &[Parameter] = &[
         "refresh.lexicon",
         Default::Text(""),
         Range::Any,
-        "Folder with WordNet's files index.noun, data.noun and noun.exc. Empty: .deps/wordnet, then /usr/share/wordnet. none: no lexicon.",
+        "Folder with WordNet's files index.noun, data.noun and noun.exc. Empty: /usr/share/wordnet, where it exists. none: no lexicon.",
     ),
     parameter(
         "refresh.probe.words",

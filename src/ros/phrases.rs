@@ -11,7 +11,7 @@ use std::{
 };
 
 use crossbeam::{
-    channel::{Receiver, Sender, bounded},
+    channel::{Receiver, Sender, bounded, never},
     select,
 };
 use tokio::runtime::Handle;
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::throttle::Throttle;
 use crate::{
-    pipeline::{PhraseTable, UnknownPhrase, VocabularyHandle},
+    pipeline::{PhraseTable, PreparedVocabulary, UnknownPhrase, VocabularyHandle},
     types::Vocabulary,
     vocabulary::{
         VocabularyLimits, assign,
@@ -33,6 +33,10 @@ use crate::{
 const BATCH: usize = 32;
 /// How long phrases are gathered before the language model is asked.
 const GATHER: Duration = Duration::from_millis(500);
+/// Phrases that may wait to be asked about; those beyond keep their first answer.
+const WAITING: usize = 4 * BATCH;
+/// Time between a question that failed and the next.
+const PAUSE: Duration = Duration::from_secs(30);
 /// Time between two log lines about the same failure.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -73,6 +77,8 @@ impl PhraseResolver {
             table: table.clone(),
             cancel: cancel.clone(),
             unasked: Vec::new(),
+            question: None,
+            not_before: Instant::now(),
             throttle: Throttle::new(LOG_INTERVAL),
         };
         let thread =
@@ -100,18 +106,32 @@ struct Resolver {
     cancel: CancellationToken,
     /// What the language model has not been asked about.
     unasked: Vec<UnknownPhrase>,
+    /// The question under way.
+    question: Option<Question>,
+    /// When the next one may be put, after one that failed.
+    not_before: Instant,
     throttle: Throttle,
+}
+
+/// Phrases that the language model is being asked about.
+struct Question {
+    batch: Vec<UnknownPhrase>,
+    /// The vocabulary that they may have classes of.
+    prepared: Arc<PreparedVocabulary>,
+    answer: Receiver<Result<String, ChatError>>,
 }
 
 impl Resolver {
     fn run(&mut self, unknown: &Receiver<UnknownPhrase>, stopped: &Receiver<()>) {
         loop {
+            let answer = self.question.as_ref().map_or_else(never, |question| question.answer.clone());
             select! {
                 recv(stopped) -> _ => return,
                 recv(unknown) -> phrase => match phrase {
                     Ok(phrase) => self.answer_at_once(phrase),
                     Err(_) => return,
                 },
+                recv(answer) -> answer => self.take(answer.unwrap_or(Err(ChatError::Cancelled))),
                 default(GATHER) => self.ask(),
             }
             if self.unasked.len() >= BATCH {
@@ -129,38 +149,68 @@ impl Resolver {
         let class = assign::class_of(&unknown.phrase, &current.vocabulary, self.sources.lexicon.as_deref());
         let label = class.and_then(|class| current.vocabulary.entries.get(class)).map(|entry| Arc::clone(&entry.label));
         self.table.answer(unknown.version, [(Arc::clone(&unknown.phrase), label)]);
-        if self.sources.chat.is_some() && self.unasked.len() < 4 * BATCH {
+        if self.sources.chat.is_some() && self.unasked.len() < WAITING {
             self.unasked.push(unknown);
         }
     }
 
-    /// Asks the language model about what is new under the list in force. A failure leaves the first answers.
+    /// Asks the language model about what is new under the list in force, one question at a time.
     fn ask(&mut self) {
-        let current = self.vocabulary.current();
-        let vocabulary = &*current.vocabulary;
-        self.unasked.retain(|unknown| unknown.version == vocabulary.version);
+        if self.question.is_some() || Instant::now() < self.not_before {
+            return;
+        }
+        let prepared = self.vocabulary.current();
+        self.unasked.retain(|unknown| unknown.version == prepared.vocabulary.version);
         let Some(chat) = self.sources.chat.clone().filter(|_| !self.unasked.is_empty()) else { return };
         let batch: Vec<UnknownPhrase> = self.unasked.drain(..self.unasked.len().min(BATCH)).collect();
-        let phrases: Vec<&str> = batch.iter().map(|unknown| &*unknown.phrase).collect();
-        let targets: Vec<&str> = vocabulary.entries.iter().map(|entry| &*entry.label).collect();
-        let request = prompts::assign(&phrases, &targets);
-        let answered = self.runtime.block_on(chat.ask(&request, &self.cancel));
-        let read = match answered {
+        let request = prompts::assign(&phrases(&batch), &labels(&prepared.vocabulary));
+        let (sender, answer) = bounded(1);
+        let cancel = self.cancel.clone();
+        // Other phrases get their first answers while the model thinks about these.
+        self.runtime.spawn(async move {
+            let _ = sender.send(chat.ask(&request, &cancel).await);
+        });
+        self.question = Some(Question { batch, prepared, answer });
+    }
+
+    /// Takes the language model's answer. A failure leaves the first answers; the phrases are asked about again later.
+    fn take(&mut self, answer: Result<String, ChatError>) {
+        let Some(Question { batch, prepared, .. }) = self.question.take() else { return };
+        let vocabulary = &*prepared.vocabulary;
+        let failed = answer.is_err();
+        let read = match answer {
             Err(ChatError::Cancelled) => return,
             Err(error) => Err(error.to_string()),
-            Ok(text) => {
-                reply::assign(&text, &phrases, &targets, &self.sources.limits).map_err(|error| error.to_string())
-            }
+            Ok(text) => reply::assign(&text, &phrases(&batch), &labels(vocabulary), &self.sources.limits)
+                .map_err(|error| error.to_string()),
         };
         match read {
-            Ok(read) => self.table.answer(vocabulary.version, answers(&read.value, &batch, vocabulary)),
+            // An answer for a list that is gone must not take the table from the one in force.
+            Ok(read) if vocabulary.version == self.vocabulary.current().vocabulary.version => {
+                self.table.answer(vocabulary.version, answers(&read.value, &batch, vocabulary));
+            }
+            Ok(_) => {}
             Err(error) => {
-                if let Some(held) = self.throttle.pass("assign", Instant::now()) {
+                let now = Instant::now();
+                self.not_before = now + PAUSE;
+                if failed {
+                    self.unasked.splice(..0, batch);
+                    self.unasked.truncate(WAITING);
+                }
+                if let Some(held) = self.throttle.pass("assign", now) {
                     tracing::warn!(error, held_back = held, "phrases keep the class that the lexicon gave them");
                 }
             }
         }
     }
+}
+
+fn phrases(batch: &[UnknownPhrase]) -> Vec<&str> {
+    batch.iter().map(|unknown| &*unknown.phrase).collect()
+}
+
+fn labels(vocabulary: &Vocabulary) -> Vec<&str> {
+    vocabulary.entries.iter().map(|entry| &*entry.label).collect()
 }
 
 /// Replies as entries of the table: the phrases as the detector spells them, the labels as the vocabulary holds them.

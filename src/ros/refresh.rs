@@ -1,21 +1,28 @@
 //! The vocabulary loop on its thread, and how it meets the frame loop.
 //!
-//! After a result is published the frame loop offers its image ([`SceneTap::offer`]): a few microseconds to see whether a
-//! look is due, and one copy into a reused buffer when it is. Everything else (proposing, asking, encoding) happens on the
-//! thread `refresh`, on a core that nobody else wants, in the gaps between frames; the new list then comes into use between two frames like
-//! any other.
+//! After a result is published the frame loop offers its image ([`SceneTap::offer`]), which sees whether a look is due and
+//! makes one copy into a reused buffer when it is. Everything else (proposing, asking, encoding) happens on the thread
+//! `refresh`, on a core that nobody else wants, in the gaps between frames; the new list then comes into use between two
+//! frames like any other.
+//!
+//! The thread may be without a core for long, so nobody shares a lock with it: images and its state are handed over by
+//! atomic pointers.
 
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    thread::JoinHandle,
+    thread::{JoinHandle, Thread},
     time::{Duration, Instant, SystemTime},
 };
 
-use crossbeam::channel::{Receiver, Sender, bounded};
+use arc_swap::ArcSwap;
+use crossbeam::{
+    atomic::AtomicCell,
+    channel::{Receiver, RecvTimeoutError, Sender, bounded},
+};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -27,10 +34,10 @@ use crate::{
     imaging::SceneSignature,
     inference::TextEncoder,
     pipeline::{
-        FrameGate, LatestSlot, PhraseTable, PreparedVocabulary, Take, VocabularyError, VocabularyHandle,
-        VocabularyRequest, VocabularyWorker, background::run_idle,
+        FrameGate, PhraseTable, PreparedVocabulary, VocabularyError, VocabularyHandle, VocabularyRequest,
+        VocabularyWorker, background::run_idle,
     },
-    types::{FrameResult, Header, RgbImage, UNLABELLED, Vocabulary, VocabularySource},
+    types::{ClassEntry, FrameResult, RgbImage, UNLABELLED, Vocabulary, VocabularySource},
     vocabulary::{
         ClassSpec, VocabularyBuilder, VocabularyLimits,
         chat::ChatStatus,
@@ -42,8 +49,14 @@ use crate::{
 
 /// Callers of `~/refresh_vocabulary` that may wait at the same time.
 const WAITING_CALLERS: usize = 8;
+/// Longest sleep of the thread; it is woken when there is something to do.
+const PARKED: Duration = Duration::from_secs(60);
+/// How long the end waits for the thread; what it does then is worth nothing any more.
+const GRACE: Duration = Duration::from_millis(800);
 /// Time between two log lines about the same failure.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
+
+const STOPPING: &str = "the node is stopping";
 
 /// An image to look at.
 struct Look {
@@ -85,6 +98,8 @@ pub struct RefreshStatus {
     pub last: Option<LastLook>,
     /// The language model's client.
     pub chat: Option<ChatStatus>,
+    /// The thread has ended although nobody asked it to; its panic message is in the log.
+    pub dead: bool,
 }
 
 type Outcome = Result<String, String>;
@@ -97,22 +112,20 @@ fn answer(callers: &[Sender<Outcome>], outcome: &Outcome) {
 }
 
 struct Shared {
-    looks: LatestSlot<Look>,
-    spare: LatestSlot<RgbImage>,
+    look: AtomicCell<Option<Box<Look>>>,
+    /// The image of an earlier look, for its memory.
+    spare: AtomicCell<Option<Box<RgbImage>>>,
     requested: AtomicBool,
     /// A look is under way or waits to be.
     busy: AtomicBool,
     gate: FrameGate,
     cancel: CancellationToken,
+    /// Shared by the frame loop and the service, never by the thread.
     callers: Mutex<Vec<Sender<Outcome>>>,
-    status: Mutex<RefreshStatus>,
+    status: ArcSwap<RefreshStatus>,
 }
 
 impl Shared {
-    fn status(&self) -> MutexGuard<'_, RefreshStatus> {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn take_callers(&self) -> Vec<Sender<Outcome>> {
         std::mem::take(&mut *self.callers.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -122,6 +135,7 @@ impl Shared {
 pub struct SceneTap {
     schedule: Schedule,
     shared: Arc<Shared>,
+    thread: Thread,
     /// The picture of the last look, and when that was.
     last: Option<(SceneSignature, Instant)>,
     detections: u64,
@@ -153,10 +167,12 @@ impl SceneTap {
         self.shared.busy.store(true, Ordering::Release);
         self.last = Some((signature, now));
         (self.detections, self.unmatched) = (0, 0);
-        let mut copy = self.shared.spare.try_take().unwrap_or_default();
+        let mut copy = self.shared.spare.take().map_or_else(RgbImage::default, |image| *image);
         copy.size = image.size;
         copy.data.clone_from(&image.data);
-        let _ = self.shared.looks.put(Look { image: copy, reason, callers: self.shared.take_callers() });
+        let callers = self.shared.take_callers();
+        self.shared.look.store(Some(Box::new(Look { image: copy, reason, callers })));
+        self.thread.unpark();
     }
 }
 
@@ -165,27 +181,24 @@ impl SceneTap {
 pub struct RefreshHandle(Arc<Shared>);
 
 impl RefreshHandle {
-    /// The loop's counts.
-    #[must_use]
-    pub fn status(&self) -> RefreshStatus {
-        self.0.status().clone()
-    }
-
     /// Ends the look under way, at the latest when the run of a model that it waits for is over; no other begins.
     pub fn stop(&self) {
         self.0.gate.stop();
         self.0.cancel.cancel();
-        self.0.looks.close();
-        answer(&self.0.take_callers(), &Err("the node is stopping".to_owned()));
+        answer(&self.0.take_callers(), &Err(STOPPING.to_owned()));
     }
 
     /// Asks for a look at the next image, whatever the schedule says. The receiver gets what became of it.
     ///
     /// # Errors
-    /// When too many callers wait already.
+    /// When too many callers wait already, or the node is stopping.
     pub fn request(&self) -> Result<Receiver<Outcome>, String> {
         let (sender, receiver) = bounded(1);
         let mut callers = self.0.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        // `stop` sets this before it answers those who wait: nobody can come to wait behind it.
+        if self.0.gate.is_stopped() {
+            return Err(STOPPING.to_owned());
+        }
         if callers.len() >= WAITING_CALLERS {
             return Err(format!("{WAITING_CALLERS} callers wait for a refresh already"));
         }
@@ -201,6 +214,8 @@ pub struct RefreshLoop {
     shared: Arc<Shared>,
     phrases: Option<PhraseResolver>,
     thread: Option<JoinHandle<()>>,
+    /// Disconnected when the thread ends.
+    ended: Receiver<()>,
     runtime: Option<Runtime>,
 }
 
@@ -239,16 +254,15 @@ impl RefreshLoop {
         vocabulary: VocabularyHandle,
     ) -> std::io::Result<(Self, Taps)> {
         let Parts { refresher, encoder, post_refinement, schedule, store, limits } = parts;
-        let gate = FrameGate::default();
         let shared = Arc::new(Shared {
-            looks: LatestSlot::new(),
-            spare: LatestSlot::new(),
+            look: AtomicCell::new(None),
+            spare: AtomicCell::new(None),
             requested: AtomicBool::new(false),
             busy: AtomicBool::new(false),
-            gate,
+            gate: FrameGate::default(),
             cancel: CancellationToken::new(),
             callers: Mutex::default(),
-            status: Mutex::default(),
+            status: ArcSwap::default(),
         });
         // A thread of its own looks after connections that are kept open between two questions.
         let runtime =
@@ -260,27 +274,37 @@ impl RefreshLoop {
             }
             None => (None, None),
         };
-        let throttle = Throttle::new(LOG_INTERVAL);
-        let mut turn = Turn { refresher, encoder, limits, store, worker, vocabulary, made: None, throttle };
+        let (throttle, status) = (Throttle::new(LOG_INTERVAL), RefreshStatus::default());
+        let mut turn = Turn { refresher, encoder, limits, store, worker, vocabulary, made: None, throttle, status };
+        let (alive, ended) = bounded::<()>(0);
         let (on_thread, handle) = (Arc::clone(&shared), runtime.handle().clone());
         let thread = std::thread::Builder::new().name("refresh".to_owned()).spawn(move || {
+            let _alive: Sender<()> = alive;
             run_idle();
-            loop {
-                let look = match on_thread.looks.take_blocking(Duration::from_secs(60)) {
-                    Take::Value(look) => look,
-                    Take::TimedOut => continue,
-                    Take::Closed => break,
+            while !on_thread.gate.is_stopped() {
+                let Some(look) = on_thread.look.take() else {
+                    std::thread::park_timeout(PARKED);
+                    continue;
                 };
-                let outcome = handle.block_on(turn.take(&look, &on_thread));
-                answer(&look.callers, &outcome);
-                let _ = on_thread.spare.put(look.image);
+                let Look { image, reason, callers } = *look;
+                let outcome = handle.block_on(turn.take(&image, reason, &on_thread));
+                answer(&callers, &outcome);
+                on_thread.spare.store(Some(Box::new(image)));
                 on_thread.busy.store(false, Ordering::Release);
             }
         })?;
         let (last, detections, unmatched) = (None, 0, 0);
-        let scene = SceneTap { schedule, shared: Arc::clone(&shared), last, detections, unmatched };
-        let running = Self { shared, phrases: resolver, thread: Some(thread), runtime: Some(runtime) };
+        let awake = thread.thread().clone();
+        let scene = SceneTap { schedule, shared: Arc::clone(&shared), thread: awake, last, detections, unmatched };
+        let running = Self { shared, phrases: resolver, thread: Some(thread), ended, runtime: Some(runtime) };
         Ok((running, Taps { scene, phrases }))
+    }
+
+    /// The loop's counts.
+    #[must_use]
+    pub fn status(&self) -> RefreshStatus {
+        let dead = self.thread.as_ref().is_some_and(JoinHandle::is_finished);
+        RefreshStatus { dead, ..RefreshStatus::clone(&self.shared.status.load()) }
     }
 
     /// A handle on the loop.
@@ -295,8 +319,12 @@ impl Drop for RefreshLoop {
         self.handle().stop();
         drop(self.phrases.take());
         if let Some(thread) = self.thread.take() {
-            // A panic there has been reported by the panic hook.
-            let _ = thread.join();
+            thread.thread().unpark();
+            match self.ended.recv_timeout(GRACE) {
+                Err(RecvTimeoutError::Timeout) => tracing::warn!("gave up a look that takes longer than the end may"),
+                // A panic there has been reported by the panic hook.
+                _ => drop(thread.join()),
+            }
         }
         if let Some(runtime) = self.runtime.take() {
             // A name look-up that hangs must not hold up the end.
@@ -316,10 +344,11 @@ struct Turn {
     /// Version of the last list that this loop made.
     made: Option<u64>,
     throttle: Throttle,
+    status: RefreshStatus,
 }
 
 impl Turn {
-    async fn take(&mut self, look: &Look, shared: &Shared) -> Outcome {
+    async fn take(&mut self, image: &RgbImage, reason: Reason, shared: &Shared) -> Outcome {
         let start = Instant::now();
         let current = self.vocabulary.current();
         let current = &current.vocabulary;
@@ -328,25 +357,23 @@ impl Turn {
             self.refresher.adopt(&specs(current));
             self.made = Some(current.version);
         }
-        let refreshed = self.refresher.refresh(&look.image, &|| shared.gate.wait_for_gap(), &shared.cancel).await;
+        let refreshed = self.refresher.refresh(image, &|| shared.gate.wait_for_gap(), &shared.cancel).await;
         let (outcome, refinement, trouble) = match refreshed {
             Ok(refreshed) => {
                 let applied = self.apply(&refreshed, current);
-                let mut status = shared.status();
-                status.refreshes += 1;
-                status.refused += refreshed.refused as u64;
+                self.status.refreshes += 1;
+                self.status.refused += refreshed.refused as u64;
                 match &applied {
-                    Ok(true) => status.changes += 1,
+                    Ok(true) => self.status.changes += 1,
                     Ok(false) => {}
-                    Err(error) => *status.failures.entry(kind(error)).or_default() += 1,
+                    Err(error) => *self.status.failures.entry(kind(error)).or_default() += 1,
                 }
-                drop(status);
                 let text = applied.map(|_| describe(&refreshed)).map_err(|error| error.to_string());
                 (text, refreshed.refinement.as_str(), refreshed.trouble)
             }
             Err(error) => {
                 if !matches!(error, RefreshError::Stopped) {
-                    *shared.status().failures.entry(error.kind()).or_default() += 1;
+                    *self.status.failures.entry(error.kind()).or_default() += 1;
                 }
                 (Err(error.to_string()), "", None)
             }
@@ -357,10 +384,10 @@ impl Turn {
                 tracing::warn!(problem, held_back = held, "the class list was not refreshed as it should be");
             }
         }
-        let mut status = shared.status();
-        status.chat = self.refresher.chat().map(|chat| chat.status());
-        let (at, took, reason) = (Instant::now(), start.elapsed(), look.reason);
-        status.last = Some(LastLook { reason, at, took, outcome: outcome.clone(), refinement, trouble });
+        self.status.chat = self.refresher.chat().map(|chat| chat.status());
+        let (at, took) = (Instant::now(), start.elapsed());
+        self.status.last = Some(LastLook { reason, at, took, outcome: outcome.clone(), refinement, trouble });
+        shared.status.store(Arc::new(self.status.clone()));
         outcome
     }
 
@@ -372,14 +399,9 @@ impl Turn {
         let (classes, source) = (refreshed.classes.clone(), VocabularySource::Refresh);
         let alone = VocabularyBuilder::new(self.limits).build(&classes, source, SystemTime::now())?;
         let encoded = Some(Arc::new(PreparedVocabulary::encode(alone, &mut self.encoder)?));
-        let version = self.worker.apply(VocabularyRequest {
-            classes,
-            source,
-            encoded,
-            header: Header::default(),
-            // A list set meanwhile by somebody else is newer than the image this one was made from.
-            expected: Some(current.version),
-        })?;
+        // A list set meanwhile by somebody else is newer than the image this one was made from.
+        let expected = Some(current.version);
+        let version = self.worker.apply(VocabularyRequest { classes, source, expected, encoded })?;
         self.made = Some(version);
         if let Some(store) = &self.store
             && let Err(error) = store.save(&refreshed.classes)
@@ -398,9 +420,9 @@ fn kind(error: &VocabularyError) -> &'static str {
 }
 
 /// The classes of a vocabulary, as a list that may be set again.
-pub fn specs(vocabulary: &Vocabulary) -> Vec<ClassSpec> {
+fn specs(vocabulary: &Vocabulary) -> Vec<ClassSpec> {
     let names = |names: &[Arc<str>]| names.iter().map(|name| name.to_string()).collect();
-    let spec = |entry: &crate::types::ClassEntry| ClassSpec {
+    let spec = |entry: &ClassEntry| ClassSpec {
         parent: entry.parent.to_string(),
         synonyms: names(&entry.synonyms),
         subclasses: names(&entry.subclasses),

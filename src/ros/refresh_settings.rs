@@ -14,7 +14,7 @@ use crate::{
     vocabulary::{
         VocabularyLimits,
         chat::{ChatClient, ChatConfig, ChatConfigError, ReplayMiss, Structured, Timeouts},
-        lexicon::{Lexicon, LexiconError},
+        lexicon::{DEBIAN_DIR, Lexicon, LexiconError},
         memory::Hysteresis,
         normalise_label,
         proposals::{Aggregation, Filter},
@@ -25,8 +25,6 @@ use crate::{
     },
 };
 
-/// Where WordNet's files usually are: set-up's copy, Debian's package.
-const LEXICON_PLACES: [&str; 2] = [".deps/wordnet", "/usr/share/wordnet"];
 /// Quality of the JPEG a vision model gets.
 const JPEG_QUALITY: u8 = 85;
 
@@ -194,12 +192,12 @@ impl RefreshSettings {
         Ok(Parts { refresher, encoder, post_refinement, schedule: self.schedule, store: self.store(), limits })
     }
 
-    /// A lexicon that was asked for has to be there; the usual places may be empty.
+    /// A lexicon that was asked for has to be there; the usual place may be empty.
     fn open_lexicon(&self) -> Result<Option<Arc<Lexicon>>, LexiconError> {
         let place = match &self.lexicon {
             Some(path) if path == Path::new("none") => None,
             Some(path) => Some(path.as_path()),
-            None => LEXICON_PLACES.iter().map(Path::new).find(|place| place.join("data.noun").is_file()),
+            None => Some(Path::new(DEBIAN_DIR)).filter(|place| place.join("data.noun").is_file()),
         };
         place.map(|place| Lexicon::open(place).map(Arc::new)).transpose()
     }

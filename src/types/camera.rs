@@ -84,8 +84,15 @@ pub enum ImagePayload {
     },
 }
 
+impl Default for ImagePayload {
+    /// No bytes at all.
+    fn default() -> Self {
+        Self::Compressed { format: String::new(), data: Vec::new() }
+    }
+}
+
 /// One received image.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CameraImage {
     /// Stamp and frame as received.
     pub header: Header,

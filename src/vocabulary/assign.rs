@@ -3,9 +3,6 @@
 use super::lexicon::{Lexicon, Relation};
 use crate::types::Vocabulary;
 
-/// "cup" is no "box" although both are containers.
-const NO_SIBLINGS: u32 = 0;
-
 /// The index of the class that `phrase` stands for: the one with exactly this name, else with this noun in another form
 /// ("mugs", "a red mug"), else the nearest in meaning. `None` where nothing fits, and never by parts of words: "chair" is
 /// not in "armchair".
@@ -34,7 +31,7 @@ pub fn class_of(phrase: &str, vocabulary: &Vocabulary, lexicon: Option<&Lexicon>
         }
     }
     // A less exact word for a class is fine ("table" for "dining table") unless it could be said of several.
-    let found = lexicon.to_targets(&phrase, &texts, NO_SIBLINGS);
+    let found = lexicon.to_targets(&phrase, &texts);
     let best = found.first()?;
     let owner = |target: usize| owners.get(target).copied();
     let rivals = found.iter().skip(1).any(|other| other.cost == best.cost && owner(other.target) != owner(best.target));

@@ -8,11 +8,7 @@
 //! Nothing here can make a good list worse: whatever fails, the turn ends with an error, or goes on with what the lexicon
 //! knows, and the list in force stays until a better one is whole.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +21,7 @@ use super::{
     refine::{
         offline,
         prompts::{self, SubclassPrompt},
-        reply::{self, Read, ReplyError},
+        reply::{self, ReplyError},
     },
 };
 use crate::types::RgbImage;
@@ -90,6 +86,25 @@ pub struct RefreshConfig {
     pub limits: VocabularyLimits,
 }
 
+impl Default for RefreshConfig {
+    /// Refined, open, without subclasses; a class comes and goes with a single sighting.
+    fn default() -> Self {
+        Self {
+            targets: Vec::new(),
+            fixed: Vec::new(),
+            look: false,
+            aggregation: Aggregation::default(),
+            filter: Filter { percentile: 0.0, threshold: 0.0 },
+            pre_refine: true,
+            hints: false,
+            subclasses: 0,
+            subclass_prompt: SubclassPrompt::default(),
+            hysteresis: Hysteresis { confirm: 1, keep: 0 },
+            limits: VocabularyLimits::default(),
+        }
+    }
+}
+
 /// What refined the proposals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refinement {
@@ -116,18 +131,14 @@ impl Refinement {
 /// What a turn made.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refreshed {
-    /// The next list, never empty.
+    /// The next list.
     pub classes: Vec<ClassSpec>,
     /// What refined it.
     pub refinement: Refinement,
-    /// Proposals that passed the filter.
-    pub proposals: usize,
     /// Labels refused on the way: malformed, or not among those allowed.
     pub refused: usize,
     /// What went wrong and was gone around.
     pub trouble: Option<String>,
-    /// How long it took.
-    pub took: Duration,
 }
 
 /// Why a turn made no list. The one in force stays.
@@ -208,14 +219,14 @@ impl Refresher {
     /// One turn. Ends within milliseconds once `cancel` is cancelled and `go_on` says no, except for a run of a model under way.
     ///
     /// # Errors
-    /// [`RefreshError`]; what is remembered then stays as it was.
+    /// [`RefreshError`]. What is remembered stays as it was, except that a look which recognised nothing counts as one
+    /// more without a sighting.
     pub async fn refresh(
         &mut self,
         image: &RgbImage,
         go_on: GoOn<'_>,
         cancel: &CancellationToken,
     ) -> Result<Refreshed, RefreshError> {
-        let start = Instant::now();
         let mut trouble = Trouble::default();
         let samples = self.propose(image, go_on, cancel, &mut trouble).await?;
         if cancel.is_cancelled() {
@@ -223,26 +234,33 @@ impl Refresher {
         }
         let mut ranking = Ranking::of(&samples, self.config.aggregation, &self.config.limits);
         ranking.filter(self.config.filter);
-        let (refused, proposals) = (ranking.refused, ranking.candidates.len());
-        let refined = self.refine(&ranking.candidates, cancel, &mut trouble).await?;
+        let refined = self.refine_noting(&ranking.candidates, cancel, &mut trouble).await?;
         let mut seen = refined.classes;
         self.add_fixed(&mut seen);
         self.add_subclasses(&mut seen, cancel, &mut trouble).await?;
-        let refused = refused + refined.refused + trouble.refused;
+        let refused = ranking.refused + refined.refused + trouble.refused;
         // Classes that share a name would be refused as a whole list later.
         separate_names(&mut seen);
         let classes = self.memory.update(&seen, self.config.limits.max_classes);
         if classes.is_empty() {
             return Err(RefreshError::Nothing { refused });
         }
-        Ok(Refreshed {
-            classes,
-            refinement: refined.by,
-            proposals,
-            refused,
-            trouble: trouble.text,
-            took: start.elapsed(),
-        })
+        Ok(Refreshed { classes, refinement: refined.by, refused, trouble: trouble.text })
+    }
+
+    /// Pre-refinement alone: ranked candidates in, classes with synonyms and parents out. Remembers nothing.
+    ///
+    /// # Errors
+    /// [`RefreshError::Chat`], [`RefreshError::Reply`], [`RefreshError::Stopped`].
+    pub async fn refine(
+        &mut self,
+        candidates: &[Candidate],
+        cancel: &CancellationToken,
+    ) -> Result<Refreshed, RefreshError> {
+        let mut trouble = Trouble::default();
+        let Refined { classes, by, refused } = self.refine_noting(candidates, cancel, &mut trouble).await?;
+        let refused = refused + trouble.refused;
+        Ok(Refreshed { classes, refinement: by, refused, trouble: trouble.text })
     }
 
     async fn propose(
@@ -296,11 +314,14 @@ impl Refresher {
 
     async fn ask(&self, request: &ChatRequest, cancel: &CancellationToken) -> Result<String, RefreshError> {
         let Some(chat) = &self.chat else { return Err(RefreshError::Stopped) };
-        ask(chat, request, cancel).await
+        match chat.ask(request, cancel).await {
+            Err(ChatError::Cancelled) => Err(RefreshError::Stopped),
+            other => Ok(other?),
+        }
     }
 
     /// Pre-refinement. A language model that fails is replaced by the lexicon for this turn, where there is one.
-    async fn refine(
+    async fn refine_noting(
         &mut self,
         candidates: &[Candidate],
         cancel: &CancellationToken,
@@ -337,8 +358,9 @@ impl Refresher {
         let labels: Vec<&str> = candidates.iter().map(|candidate| &*candidate.label).collect();
         let limits = self.config.limits;
         if self.config.targets.is_empty() {
-            let Some(chat) = &self.chat else { return Err(RefreshError::Stopped) };
-            let read = group_by_chat(chat, candidates, &limits, cancel).await?;
+            let scored: Vec<(&str, f32)> = candidates.iter().map(|c| (&*c.label, c.score)).collect();
+            let answer = self.ask(&prompts::group(&labels), cancel).await?;
+            let read = reply::group(&answer, &scored, &limits)?;
             return Ok(Refined { classes: read.value, by: Refinement::LanguageModel, refused: read.refused });
         }
         self.fetch_hints(cancel, trouble).await?;
@@ -472,27 +494,4 @@ fn separate_names(classes: &mut [ClassSpec]) {
         class.synonyms.retain(|name| taken.insert(name.clone()));
         class.subclasses.retain(|name| taken.insert(name.clone()));
     }
-}
-
-async fn ask(chat: &ChatClient, request: &ChatRequest, cancel: &CancellationToken) -> Result<String, RefreshError> {
-    match chat.ask(request, cancel).await {
-        Err(ChatError::Cancelled) => Err(RefreshError::Stopped),
-        other => Ok(other?),
-    }
-}
-
-/// Pre-refinement without targets, by a language model.
-///
-/// # Errors
-/// [`RefreshError::Chat`], [`RefreshError::Reply`], [`RefreshError::Stopped`].
-pub async fn group_by_chat(
-    chat: &ChatClient,
-    candidates: &[Candidate],
-    limits: &VocabularyLimits,
-    cancel: &CancellationToken,
-) -> Result<Read<Vec<ClassSpec>>, RefreshError> {
-    let scored: Vec<(&str, f32)> = candidates.iter().map(|c| (&*c.label, c.score)).collect();
-    let labels: Vec<&str> = scored.iter().map(|(label, _)| *label).collect();
-    let answer = ask(chat, &prompts::group(&labels), cancel).await?;
-    Ok(reply::group(&answer, &scored, limits)?)
 }

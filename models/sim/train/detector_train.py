@@ -159,7 +159,7 @@ def train(args: argparse.Namespace) -> None:
         watcher = threading.Thread(target=watch_folder, args=(store, stop, args.rescan), name="shard-watch", daemon=True)
         watcher.start()
     seed = args.seed + run.steps
-    views = CpuViews(store, seed, args.damage) if cpu else Views(store, seed)
+    views = CpuViews(store, seed, args.damage, args.whole) if cpu else Views(store, seed)
     small = (args.small[0], args.small[1]) if cpu else (WIDTH, HEIGHT)
     cells_of = {size: tuple(v.to(device) for v in cell_centres(*size)) for size in (small, (WIDTH, HEIGHT))}
     budget = args.minutes * 60
@@ -269,6 +269,7 @@ def main() -> None:
     p.add_argument("--small", type=int, nargs=2, default=(256, 192), help="on a CPU: size of the first, cheaper part of the schedule")
     p.add_argument("--small-until", type=float, default=0.0, help="on a CPU: share of the budget with the small size")
     p.add_argument("--damage", type=float, default=1.0, help="on a CPU: how often pictures are cut out, blurred or noisy; 1 is often")
+    p.add_argument("--whole", type=float, default=0.3, help="on a CPU: share of frames shown whole, not as a crop")
     p.add_argument("--average", type=float, default=0.9993, help="decay of the averaged weights per step")
     p.add_argument("--no-compile", action="store_true")
     train(p.parse_args())

@@ -20,10 +20,11 @@ TILE = 64
 
 
 class CpuViews:
-    """Draws augmented batches from a store in host memory; `damage` scales how often pictures are cut out, blurred or noisy."""
+    """Draws augmented batches from a store in host memory; `damage` scales how often pictures are cut out, blurred or noisy, `whole` is
+    the share of frames that are shown whole, as they are at inference, instead of a crop of them."""
 
-    def __init__(self, store: FrameStore, seed: int = 0, damage: float = 1.0) -> None:
-        self.store, self.rng, self.damage = store, np.random.default_rng(seed), damage
+    def __init__(self, store: FrameStore, seed: int = 0, damage: float = 1.0, whole: float = 0.3) -> None:
+        self.store, self.rng, self.damage, self.whole = store, np.random.default_rng(seed), damage, whole
         self.rgb = store.pixels[0].numpy()
         self.boxes, self.category = store.boxes.numpy(), store.category.numpy()
         self.colour, self.ignore = store.colour.numpy(), store.ignore.numpy()
@@ -90,7 +91,7 @@ class CpuViews:
             vh = int(rng.integers(height * 2 // 3, height + 1))
         elif kind > 0.92:
             vw = int(rng.integers(width * 3 // 5, width + 1))
-        whole = rng.random() < 0.3
+        whole = rng.random() < self.whole
         part = 1.0 if whole else np.exp(rng.uniform(-0.9, 0))
         w = s.width * part
         h = w * vh / vw * (1.0 if whole else np.exp(rng.uniform(-0.15, 0.15)))

@@ -26,7 +26,7 @@ use std::path::Path;
 
 pub use self::{
     error::LexiconError,
-    group::{Group, Hypernyms, Parent},
+    group::Group,
     phrase::BaseForm,
     relation::{Match, Relation},
 };

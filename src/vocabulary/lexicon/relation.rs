@@ -73,44 +73,24 @@ struct Link {
 impl Lexicon {
     /// What `phrase` means relative to `other`. Phrases the word net does not list are a kind of what their last words
     /// name; meanings a camera cannot see are left out.
-    #[must_use]
-    pub fn relation(&self, phrase: &str, other: &str) -> Relation {
+    #[cfg(test)]
+    pub(super) fn relation(&self, phrase: &str, other: &str) -> Relation {
         match (self.read(phrase), self.read(other)) {
             (Some(phrase), Some(other)) => self.link(&phrase, &other).map_or(Relation::None, |link| link.relation),
             _ => Relation::None,
         }
     }
 
-    /// Whether `phrase` names a kind of what `ancestor` names, or the same.
-    #[must_use]
-    pub fn is_a(&self, phrase: &str, ancestor: &str) -> bool {
-        let (Some(phrase), Some(ancestor)) = (self.read(phrase), self.read(ancestor)) else { return false };
-        let is_above = |meaning: &Meaning| ancestor.meanings.iter().any(|a| meaning.steps_to(a.synset).is_some());
-        same_text(&phrase, &ancestor) || (ancestor.cut.is_empty() && phrase.meanings.iter().any(is_above))
-    }
-
-    /// Other names of what `label` most likely means, commonest first. None for a phrase that is not listed as a whole.
-    #[must_use]
-    pub fn synonyms(&self, label: &str) -> Vec<String> {
-        let Some(reading) = self.read(label).filter(|reading| reading.cut.is_empty()) else { return Vec::new() };
-        let Some(meaning) = reading.meanings.first() else { return Vec::new() };
-        let words = self.store.words(meaning.synset).iter();
-        let others = words.filter(|word| word.lemma != reading.lemma && !word.marked && !word.capital);
-        others.map(|word| self.store.name(word.lemma)).collect()
-    }
-
     /// The targets a tag may stand for, best first: those that mean the same, all that the tag is a kind of, and those
     /// at most two steps below it.
     ///
     /// A target that the word net does not list as a whole ("traffic cone") only says that it is a kind of its noun
-    /// ("cone"), so tags near below that noun ("street cone") come last, as siblings.
-    ///
-    /// Where there is nothing else, other siblings at most `max_sibling` steps away are returned, none if that is 0:
-    /// guesses such as "kettle" for "teapot", which suit a list known to be complete.
+    /// ("cone"), so tags near below that noun ("street cone") come last, as siblings. Other siblings are none: "cup" is no
+    /// "box" although both are containers.
     #[must_use]
-    pub fn to_targets(&self, tag: &str, targets: &[&str], max_sibling: u32) -> Vec<Match> {
+    pub fn to_targets(&self, tag: &str, targets: &[&str]) -> Vec<Match> {
         let Some(tag) = self.read(tag) else { return Vec::new() };
-        let (mut matches, mut guesses) = (Vec::new(), Vec::new());
+        let mut matches = Vec::new();
         for (target, text) in targets.iter().enumerate() {
             let Some(link) = self.read(text).and_then(|text| self.link(&tag, &text)) else { continue };
             let found = Match { target, relation: link.relation, cost: link.cost };
@@ -119,13 +99,11 @@ impl Lexicon {
                 // A guess, so only with what the target commonly means: a "shrub" is hardly a box tree.
                 Relation::Broader { distance } if distance <= MAX_BROADER && !link.rare => matches.push(found),
                 Relation::Sibling { distance } if link.meets_at_head && distance <= MAX_SIBLING => matches.push(found),
-                Relation::Sibling { distance } if distance <= max_sibling => guesses.push(found),
                 Relation::Broader { .. } | Relation::Sibling { .. } | Relation::None => {}
             }
         }
-        let mut found = if matches.is_empty() { guesses } else { matches };
-        found.sort_by_key(|found| (found.cost, found.target));
-        found
+        matches.sort_by_key(|found| (found.cost, found.target));
+        matches
     }
 
     /// The closest relation between any meanings of two phrases.

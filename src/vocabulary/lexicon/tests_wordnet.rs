@@ -210,9 +210,9 @@ fn words_of_the_simulated_world_find_their_category() {
     let targets = CATEGORIES.map(|(label, _)| label);
     let (mut right, mut wrong, mut none) = (0, Vec::new(), Vec::new());
     for (at, (label, words)) in CATEGORIES.iter().enumerate() {
-        assert_eq!(lexicon.to_targets(label, &targets, 0).first().map(|m| (m.target, m.cost)), Some((at, 0)));
+        assert_eq!(lexicon.to_targets(label, &targets).first().map(|m| (m.target, m.cost)), Some((at, 0)));
         for word in words {
-            match lexicon.to_targets(word, &targets, 0).first() {
+            match lexicon.to_targets(word, &targets).first() {
                 Some(found) if found.target == at => right += 1,
                 Some(found) => wrong.push((word, targets[found.target])),
                 None => none.push(word),
@@ -226,6 +226,8 @@ fn words_of_the_simulated_world_find_their_category() {
 #[test]
 fn everyday_meanings() {
     let Some(lexicon) = load() else { return };
+    let is_a =
+        |phrase, ancestor| matches!(lexicon.relation(phrase, ancestor), Relation::Same | Relation::Narrower { .. });
     for (word, ancestor) in [
         ("mouse", "animal"),
         ("mouse", "device"),
@@ -237,18 +239,19 @@ fn everyday_meanings() {
         ("sofa", "furniture"),
         ("red coffee mug", "container"),
     ] {
-        assert!(lexicon.is_a(word, ancestor), "{word} {ancestor}");
+        assert!(is_a(word, ancestor), "{word} {ancestor}");
     }
     for (word, ancestor) in [("chair", "person"), ("mug", "person"), ("question", "entity"), ("armchair", "stool")] {
-        assert!(!lexicon.is_a(word, ancestor), "{word} {ancestor}");
+        assert!(!is_a(word, ancestor), "{word} {ancestor}");
     }
     assert_eq!(lexicon.relation("couch", "sofa"), Relation::Same);
     assert_eq!(lexicon.relation("table", "dining table"), Relation::Broader { distance: 1 });
     assert_eq!(lexicon.relation("traffic cones", "cone"), Relation::Narrower { distance: 1 });
-    let parent = |labels: &[&str]| lexicon.group(labels, Hypernyms::Add)[0].parent.clone();
-    assert_eq!(parent(&["chair", "table"]), Some(Parent::Hypernym("furniture".to_owned())));
-    assert_eq!(parent(&["orange", "apple", "pear"]), Some(Parent::Hypernym("fruit".to_owned())));
-    assert_eq!(parent(&["crane", "heron", "bird"]), Some(Parent::Group(2)));
+    let parent = |labels: &[&str]| lexicon.group(labels)[0].parent;
+    assert_eq!(parent(&["chair", "table"]), None, "furniture was not proposed");
+    assert_eq!(parent(&["chair", "table", "furniture"]), Some(2));
+    assert_eq!(parent(&["orange", "apple", "pear", "fruit"]), Some(3));
+    assert_eq!(parent(&["crane", "heron", "bird"]), Some(2));
     let probe = lexicon.nouns_for_probe(1500);
     assert_eq!(probe.len(), 1500);
     let ranks = ["mug", "chair", "bottle", "dog", "table", "bicycle"].map(|noun| probe.iter().position(|n| n == noun));
@@ -260,16 +263,15 @@ fn everyday_meanings() {
 }
 
 #[test]
-fn odd_text_is_answered_quickly() {
+fn odd_text_is_answered() {
     let Some(lexicon) = load() else { return };
     let odd = ["\u{0}", "İSTANBUL\u{301}", "s", "ses", "ful", "ss's", "-_-_-", "a_".repeat(99).as_str(), "🦀🦀 🦀s"]
         .map(str::to_owned)
         .into_iter()
         .chain([String::from("mug ").repeat(1 << 20), "ß".repeat(99), "of ".repeat(10), "x-".repeat(100)]);
     for text in odd {
-        let start = std::time::Instant::now();
-        let _ =
-            (lexicon.base_form(&text), lexicon.group(&[&text, "mug"], Hypernyms::Add), lexicon.subclasses(&text, 5));
-        assert!(start.elapsed().as_millis() < 500, "{} bytes", text.len());
+        let groups = lexicon.group(&[&text, "mug"]);
+        assert_eq!(groups.iter().map(|group| group.members.len()).sum::<usize>(), 2);
+        let _ = (lexicon.base_form(&text), lexicon.subclasses(&text, 5));
     }
 }

@@ -1,11 +1,7 @@
 //! Pre-refinement without a network: WordNet in the language model's place.
 
 use super::reply::repair_parents;
-use crate::vocabulary::{
-    ClassSpec,
-    lexicon::{Hypernyms, Lexicon, Parent},
-    proposals::Candidate,
-};
+use crate::vocabulary::{ClassSpec, lexicon::Lexicon, proposals::Candidate};
 
 /// With targets: each proposal becomes the target it means. Scores are the best of those.
 #[must_use]
@@ -14,8 +10,7 @@ pub fn select(lexicon: &Lexicon, candidates: &[Candidate], targets: &[String]) -
     let mut scores: Vec<Option<f32>> = vec![None; targets.len()];
     for candidate in candidates {
         let exact = names.iter().position(|name| *name == &*candidate.label);
-        let target =
-            exact.or_else(|| lexicon.to_targets(&candidate.label, &names, 0).first().map(|found| found.target));
+        let target = exact.or_else(|| lexicon.to_targets(&candidate.label, &names).first().map(|found| found.target));
         if let Some(score) = target.and_then(|target| scores.get_mut(target)) {
             *score = Some(score.unwrap_or(0.0).max(candidate.score));
         }
@@ -28,7 +23,7 @@ pub fn select(lexicon: &Lexicon, candidates: &[Candidate], targets: &[String]) -
 #[must_use]
 pub fn group(lexicon: &Lexicon, candidates: &[Candidate]) -> Vec<ClassSpec> {
     let labels: Vec<&str> = candidates.iter().map(|candidate| &*candidate.label).collect();
-    let groups = lexicon.group(&labels, Hypernyms::ProposedOnly);
+    let groups = lexicon.group(&labels);
     let name = |group: usize| {
         let first = groups.get(group).and_then(|group| group.members.first());
         first.and_then(|&member| labels.get(member)).map(|label| (*label).to_owned())
@@ -38,10 +33,7 @@ pub fn group(lexicon: &Lexicon, candidates: &[Candidate]) -> Vec<ClassSpec> {
         let members = || group.members.iter().filter_map(|&member| candidates.get(member));
         let mut names = members().map(|candidate| candidate.label.to_string());
         let Some(label) = names.next() else { continue };
-        let parent = match &group.parent {
-            Some(Parent::Group(above)) => name(*above).unwrap_or_default(),
-            Some(Parent::Hypernym(_)) | None => String::new(),
-        };
+        let parent = group.parent.and_then(name).unwrap_or_default();
         let score = members().map(|candidate| candidate.score).fold(0.0, f32::max);
         classes.push(ClassSpec { score, synonyms: names.collect(), parent, ..ClassSpec::new(label) });
     }
