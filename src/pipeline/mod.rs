@@ -17,6 +17,7 @@ mod prepared;
 pub mod probe;
 pub mod prompts;
 mod resolve;
+mod similarity;
 pub mod statistics;
 pub mod vocabulary;
 
@@ -28,5 +29,6 @@ pub use latest::{LatestSlot, Put, Take};
 pub use phrases::{PhraseTable, UnknownPhrase};
 pub use prepared::{Phrase, PreparedVocabulary};
 pub use probe::{DetectorProbe, Grid};
+pub use similarity::ClassEmbeddings;
 pub use statistics::{Percentiles, Snapshot, Stage, Statistics};
 pub use vocabulary::{VocabularyError, VocabularyHandle, VocabularyRequest, VocabularyWorker};

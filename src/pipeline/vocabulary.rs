@@ -14,7 +14,7 @@ use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::PreparedVocabulary;
 use crate::{
-    inference::{InferenceError, TextEncoder},
+    inference::{Caption, EncodedText, InferenceError, TextEncoder},
     types::VocabularySource,
     vocabulary::{ClassSpec, ListError, VocabularyBuilder, VocabularyLimits},
 };
@@ -122,12 +122,17 @@ impl VocabularyHandle {
     }
 }
 
-type Reply = Sender<Result<u64, VocabularyError>>;
+/// What the thread is asked for, and where its answer goes.
+#[derive(Debug)]
+enum Work {
+    List(VocabularyRequest, Sender<Result<u64, VocabularyError>>),
+    Phrase(Arc<str>, Sender<Result<EncodedText, VocabularyError>>),
+}
 
 /// The thread that makes vocabularies. Ends when dropped, after the request it is at.
 #[derive(Debug)]
 pub struct VocabularyWorker {
-    requests: Option<Sender<(VocabularyRequest, Reply)>>,
+    work: Option<Sender<Work>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -138,18 +143,25 @@ impl VocabularyWorker {
     /// When the system gives no thread.
     pub fn start(encoder: TextEncoder, limits: VocabularyLimits) -> std::io::Result<(Self, VocabularyHandle)> {
         let handle = VocabularyHandle::fixed(PreparedVocabulary::empty());
-        let (requests, incoming) = bounded::<(VocabularyRequest, Reply)>(WAITING_REQUESTS);
+        let (work, incoming) = bounded(WAITING_REQUESTS);
         let published = handle.clone();
         let thread = std::thread::Builder::new().name("vocabulary".into()).spawn(move || {
             let mut encoder = encoder;
             let mut builder = VocabularyBuilder::new(limits);
-            for (request, reply) in incoming {
-                let result = serve(&request, &mut builder, &mut encoder, &published);
-                // Whoever asked may have stopped waiting; the vocabulary is in use all the same.
-                let _ = reply.try_send(result);
+            for work in incoming {
+                // Whoever asked may have stopped waiting; a vocabulary is in use all the same.
+                match work {
+                    Work::List(request, reply) => {
+                        let _ = reply.try_send(serve(&request, &mut builder, &mut encoder, &published));
+                    }
+                    Work::Phrase(phrase, reply) => {
+                        let text = encoder.encode(&Caption::of(&[&phrase]));
+                        let _ = reply.try_send(text.map_err(VocabularyError::from));
+                    }
+                }
             }
         })?;
-        Ok((Self { requests: Some(requests), thread: Some(thread) }, handle))
+        Ok((Self { work: Some(work), thread: Some(thread) }, handle))
     }
 
     /// Asks for a new vocabulary; the receiver gets its version, once it is in use, or why there is none.
@@ -160,13 +172,25 @@ impl VocabularyWorker {
         &self,
         request: VocabularyRequest,
     ) -> Result<Receiver<Result<u64, VocabularyError>>, VocabularyError> {
-        let requests = self.requests.as_ref().ok_or(VocabularyError::Closed)?;
         let (reply, receiver) = bounded(1);
-        match requests.try_send((request, reply)) {
-            Ok(()) => Ok(receiver),
-            Err(TrySendError::Full(_)) => Err(VocabularyError::Busy),
-            Err(TrySendError::Disconnected(_)) => Err(VocabularyError::Closed),
-        }
+        self.order(Work::List(request, reply)).map(|()| receiver)
+    }
+
+    /// Asks for the text features of a phrase.
+    ///
+    /// # Errors
+    /// As [`VocabularyWorker::submit`].
+    pub fn encode(&self, phrase: &Arc<str>) -> Result<Receiver<Result<EncodedText, VocabularyError>>, VocabularyError> {
+        let (reply, receiver) = bounded(1);
+        self.order(Work::Phrase(Arc::clone(phrase), reply)).map(|()| receiver)
+    }
+
+    fn order(&self, work: Work) -> Result<(), VocabularyError> {
+        let queue = self.work.as_ref().ok_or(VocabularyError::Closed)?;
+        queue.try_send(work).map_err(|error| match error {
+            TrySendError::Full(_) => VocabularyError::Busy,
+            TrySendError::Disconnected(_) => VocabularyError::Closed,
+        })
     }
 
     /// Asks for a new vocabulary and waits until it is in use.
@@ -180,7 +204,7 @@ impl VocabularyWorker {
 
 impl Drop for VocabularyWorker {
     fn drop(&mut self) {
-        drop(self.requests.take());
+        drop(self.work.take());
         if let Some(thread) = self.thread.take() {
             // A panic there has been reported by the panic hook; there is nothing to add at the end.
             let _ = thread.join();

@@ -242,6 +242,12 @@ pub const TABLE: &[Parameter] = &[
         "With label_rule token_labels: give a class to phrases that are none of the list's, by lexicon and language model.",
     ),
     parameter(
+        "refresh.similarity",
+        Default::Double(0.6),
+        Range::Doubles(0.0, 1.0),
+        "Post-refinement: cosine of two sentence embeddings from which on a phrase that the lexicon knows no class for gets the one with the nearest name. 1: never.",
+    ),
+    parameter(
         "refresh.hints",
         Default::Bool(true),
         Range::Any,

@@ -1,6 +1,7 @@
 //! Fills the phrase table: what the detector said in its own words gets a class, off the frame path.
 //!
-//! A phrase is answered at once by word and by meaning ([`assign::class_of`]); the language model, where there is one, is
+//! A phrase is answered at once by word and by meaning ([`assign::class_of`]), else by sentence similarity
+//! ([`ClassEmbeddings`]); the language model, where there is one, is
 //! asked about it afterwards, several phrases at a time, and its answer replaces the first.
 
 use std::{
@@ -19,7 +20,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::throttle::Throttle;
 use crate::{
-    pipeline::{PhraseTable, PreparedVocabulary, UnknownPhrase, VocabularyHandle},
+    pipeline::{
+        ClassEmbeddings, PhraseTable, PreparedVocabulary, UnknownPhrase, VocabularyError, VocabularyHandle,
+        VocabularyWorker,
+    },
     types::Vocabulary,
     vocabulary::{
         VocabularyLimits, assign,
@@ -35,6 +39,8 @@ const BATCH: usize = 32;
 const GATHER: Duration = Duration::from_millis(500);
 /// Phrases that may wait to be asked about; those beyond keep their first answer.
 const WAITING: usize = 4 * BATCH;
+/// How long a phrase's text features are waited for.
+const ENCODING: Duration = Duration::from_millis(500);
 /// Time between a question that failed and the next.
 const PAUSE: Duration = Duration::from_secs(30);
 /// Time between two log lines about the same failure.
@@ -42,8 +48,10 @@ const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What phrases are answered with.
 pub struct Sources {
-    /// For meanings; without it only words are compared.
+    /// For meanings; without it words are compared, and sentences where `similarity` says so.
     pub lexicon: Option<Arc<Lexicon>>,
+    /// Cosine from which on a phrase is the class whose name is nearest; 1: never.
+    pub similarity: f32,
     /// For second answers.
     pub chat: Option<Arc<ChatClient>>,
     /// Bounds of what a reply may hold.
@@ -64,6 +72,7 @@ impl PhraseResolver {
     /// When the system gives no thread.
     pub fn start(
         sources: Sources,
+        worker: Arc<VocabularyWorker>,
         vocabulary: VocabularyHandle,
         runtime: Handle,
     ) -> std::io::Result<(Self, PhraseTable)> {
@@ -72,6 +81,8 @@ impl PhraseResolver {
         let cancel = CancellationToken::new();
         let mut resolver = Resolver {
             sources,
+            worker,
+            embeddings: (0, ClassEmbeddings::default()),
             vocabulary,
             runtime,
             table: table.clone(),
@@ -100,6 +111,9 @@ impl Drop for PhraseResolver {
 
 struct Resolver {
     sources: Sources,
+    worker: Arc<VocabularyWorker>,
+    /// Those of the classes of the vocabulary with this version.
+    embeddings: (u64, ClassEmbeddings),
     vocabulary: VocabularyHandle,
     runtime: Handle,
     table: PhraseTable,
@@ -146,11 +160,43 @@ impl Resolver {
         if unknown.version != current.vocabulary.version || self.table.knows(&unknown.phrase, unknown.version) {
             return;
         }
-        let class = assign::class_of(&unknown.phrase, &current.vocabulary, self.sources.lexicon.as_deref());
+        let by_word = assign::class_of(&unknown.phrase, &current.vocabulary, self.sources.lexicon.as_deref());
+        let class = match by_word {
+            Some(class) => Some(class),
+            None => match self.nearest(&unknown.phrase, &current) {
+                Ok(class) => class,
+                // It comes again with the next frame.
+                Err(VocabularyError::Busy | VocabularyError::Closed) => return,
+                Err(error) => {
+                    self.warn(&error.to_string());
+                    None
+                }
+            },
+        };
         let label = class.and_then(|class| current.vocabulary.entries.get(class)).map(|entry| Arc::clone(&entry.label));
         self.table.answer(unknown.version, [(Arc::clone(&unknown.phrase), label)]);
         if self.sources.chat.is_some() && self.unasked.len() < WAITING {
             self.unasked.push(unknown);
+        }
+    }
+
+    /// The class whose name is nearest in meaning, where that is near enough.
+    fn nearest(&mut self, phrase: &Arc<str>, current: &PreparedVocabulary) -> Result<Option<usize>, VocabularyError> {
+        if self.sources.similarity >= 1.0 {
+            return Ok(None);
+        }
+        let version = current.vocabulary.version;
+        if self.embeddings.0 != version {
+            self.embeddings = (version, ClassEmbeddings::of(current));
+        }
+        let text = self.worker.encode(phrase)?.recv_timeout(ENCODING).map_err(|_| VocabularyError::Busy)??;
+        let nearest = self.embeddings.1.nearest(&text);
+        Ok(nearest.filter(|(_, cosine)| *cosine >= self.sources.similarity).map(|(class, _)| class))
+    }
+
+    fn warn(&mut self, problem: &str) {
+        if let Some(held) = self.throttle.pass("assign", Instant::now()) {
+            tracing::warn!(problem, held_back = held, "phrases keep the class that words gave them");
         }
     }
 
@@ -191,15 +237,12 @@ impl Resolver {
             }
             Ok(_) => {}
             Err(error) => {
-                let now = Instant::now();
-                self.not_before = now + PAUSE;
+                self.not_before = Instant::now() + PAUSE;
                 if failed {
                     self.unasked.splice(..0, batch);
                     self.unasked.truncate(WAITING);
                 }
-                if let Some(held) = self.throttle.pass("assign", now) {
-                    tracing::warn!(error, held_back = held, "phrases keep the class that the lexicon gave them");
-                }
+                self.warn(&error);
             }
         }
     }

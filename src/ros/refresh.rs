@@ -269,7 +269,8 @@ impl RefreshLoop {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("chat").enable_all().build()?;
         let (resolver, phrases) = match post_refinement {
             Some(sources) => {
-                let (resolver, table) = PhraseResolver::start(sources, vocabulary.clone(), runtime.handle().clone())?;
+                let (of, on) = (vocabulary.clone(), runtime.handle().clone());
+                let (resolver, table) = PhraseResolver::start(sources, Arc::clone(&worker), of, on)?;
                 (Some(resolver), Some(table))
             }
             None => (None, None),

@@ -40,6 +40,7 @@ pub struct RefreshSettings {
     chat: Option<ChatConfig>,
     store: Option<PathBuf>,
     post_refine: bool,
+    similarity: f32,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -152,6 +153,7 @@ impl RefreshSettings {
             lexicon: read.path("refresh.lexicon"),
             chat,
             store: read.path("refresh.store"),
+            similarity: read.double("refresh.similarity") as f32,
             // With whole phrases a detection has its class already.
             post_refine: read.bool("refresh.post_refine") && read.text("label_rule") == "token_labels",
         }))
@@ -186,8 +188,12 @@ impl RefreshSettings {
             tracing::warn!("neither a language model nor a lexicon: proposals are the class list as they are");
         }
         let limits = self.config.limits;
-        let post_refinement =
-            self.post_refine.then(|| Sources { lexicon: lexicon.clone(), chat: chat.clone(), limits });
+        let post_refinement = self.post_refine.then(|| Sources {
+            lexicon: lexicon.clone(),
+            similarity: self.similarity,
+            chat: chat.clone(),
+            limits,
+        });
         let refresher = Refresher::new(self.config.clone(), proposers, chat, lexicon, jpeg);
         Ok(Parts { refresher, encoder, post_refinement, schedule: self.schedule, store: self.store(), limits })
     }

@@ -15,7 +15,14 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use scenelex::replay::Bag;
+use scenelex::{
+    replay::Bag,
+    ros::{
+        arguments::RosArguments,
+        parameter_table::TABLE,
+        parameters::{Value, Values},
+    },
+};
 
 use self::{children::Child, watcher::Watcher};
 use super::{INTERRUPTED, interrupt::Interrupt, models, progress::Progress, say, wire};
@@ -30,10 +37,11 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Show the node labelling a recorded scene, and measure it.
 ///
 /// Starts `scenelex node` and `scenelex play` as separate processes that meet only on the wire (a ROS domain of their
-/// own, this machine only), changes the vocabulary half way, and leaves in the output folder: overlay pictures, a
-/// contact sheet, the node's outputs as a bag, and summary.json with rates, latencies and IoU against the bag's ground
-/// truth. Ground truth of classes that are not in a frame's vocabulary counts as unlabelled; the mean is taken over the
-/// classes seen in the ground truth while they were asked for.
+/// own, this machine only), and leaves in the output folder: overlay pictures, a contact sheet, the node's outputs as a
+/// bag, and summary.json with rates, latencies and IoU against the bag's ground truth. The node starts without a list and
+/// finds out by itself what there is to see, among the simulated world's categories and without a language model; half way
+/// it is told a list, to which it goes on adding. Ground truth of classes that are not in a frame's vocabulary counts as
+/// unlabelled; the mean is taken over the classes seen in the ground truth while they were asked for.
 #[derive(Args)]
 pub struct DemoArgs {
     /// Folder for the results
@@ -45,11 +53,11 @@ pub struct DemoArgs {
     /// Folder with the bundles detector/ and segmenter/ [default: models/sim]
     #[arg(long, value_name = "DIR")]
     models: Option<PathBuf>,
-    /// Classes of the first half
-    #[arg(long, value_name = "\"A, B\"", default_value = FIRST)]
-    classes: String,
-    /// Classes of the second half
-    #[arg(long, value_name = "\"A, B\"", default_value = SECOND)]
+    /// Classes of the first half [default: what the node finds by itself]
+    #[arg(long, value_name = "\"A, B\"")]
+    classes: Option<String>,
+    /// Classes that the node is told half way
+    #[arg(long, value_name = "\"A, B\"", default_value = THEN)]
     then_classes: String,
     /// Detections with a score above it are kept. The shipped 0.64 is set so that hardly anything absent is named; this
     /// default finds more, at the best balance of precision and recall on held-out scenes
@@ -66,9 +74,8 @@ pub struct DemoArgs {
     domain_id: Option<u16>,
 }
 
-const FIRST: &str = "traffic cone, fire extinguisher, monitor, potted plant, bucket, clock, chair, mug";
-const SECOND: &str = "traffic cone, fire extinguisher, monitor, potted plant, bucket, clock, chair, mug, bowl, lamp, \
-                      frying pan, banana, screwdriver, bottle, book, sofa";
+const THEN: &str = "traffic cone, fire extinguisher, monitor, potted plant, bucket, clock, chair, mug, bowl, lamp, \
+                    frying pan, banana, screwdriver, bottle, book, sofa";
 
 pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     let domain = domain::enter(args.domain_id)?;
@@ -82,7 +89,7 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     let mut watcher = Watcher::start(&*transport, &args.out, &args.camera, expected)?;
     let mut progress = Progress::new("demo");
 
-    let mut node = Child::start("node", &node_arguments(args, &models), &args.out)?;
+    let mut node = Child::start("node", &node_arguments(args, &models)?, &args.out)?;
     let deadline = Instant::now() + START;
     progress.show(0.0, "starting the node");
     while !watcher.node_is_ready() {
@@ -133,7 +140,7 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Number of camera images in the bag: what the progress bar counts to and the vocabulary changes at half of.
+/// Number of camera images in the bag: what the progress bar counts to, and the node is told a list at half of.
 fn expected_frames(bag: &Path, camera: &str) -> Result<u64> {
     let bag = Bag::open(bag)?;
     let topic = bag.topics().iter().find(|topic| topic.name == camera);
@@ -154,24 +161,39 @@ fn yaml_list(classes: &str) -> String {
     format!("[{}]", quoted.join(", "))
 }
 
-fn node_arguments(args: &DemoArgs, models: &Path) -> Vec<String> {
+fn node_arguments(args: &DemoArgs, models: &Path) -> Result<Vec<String>> {
     let transport = if args.camera.ends_with("/compressed") { "compressed" } else { "raw" };
-    [
-        "node".to_owned(),
-        "--ros-args".to_owned(),
-        "-r".to_owned(),
-        format!("image:={}", args.camera),
-        "-p".to_owned(),
+    let mut parameters = vec![
         format!("image_transport:={transport}"),
-        "-p".to_owned(),
         format!("models_dir:={}", models.display()),
-        "-p".to_owned(),
-        format!("classes:={}", yaml_list(&args.classes)),
-        "-p".to_owned(),
         // A parameter of type double: an integer would be refused.
         format!("box_threshold:={:?}", args.box_threshold),
-    ]
-    .into()
+    ];
+    match &args.classes {
+        Some(classes) => parameters.push(format!("classes:={}", yaml_list(classes))),
+        None => parameters.extend([
+            "refresh.enabled:=true".to_owned(),
+            format!("refresh.targets:={}", yaml_list(&world()?)),
+            "refresh.period:=2.0".to_owned(),
+            // What it is told stays, also where it is not seen for a while.
+            "refresh.keep:=1000".to_owned(),
+        ]),
+    }
+    let parameters = parameters.into_iter().flat_map(|parameter| ["-p".to_owned(), parameter]);
+    let arguments = ["node", "--ros-args", "-r"].map(str::to_owned).into_iter();
+    Ok(arguments.chain([format!("image:={}", args.camera)]).chain(parameters).collect())
+}
+
+/// The categories of the simulated world, as its parameter file lists them.
+fn world() -> Result<String> {
+    let path = models::shipped("config/sim_world.yaml");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut values = Values::new(TABLE);
+    values.apply_file(&text, &path, &RosArguments::default().identity("scenelex")?)?;
+    match values.get("classes") {
+        Some(Value::Texts(classes)) => Ok(classes.join(",")),
+        _ => bail!("{}: no classes", path.display()),
+    }
 }
 
 fn player_arguments(args: &DemoArgs, bag: &Path) -> Vec<String> {
