@@ -15,16 +15,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from demo_bag import ROOT, TARGET, TOPIC, demo_pictures  # noqa: I001  (it opens the way to the tests' modules)
+from demo_bag import ROOT, TOPIC, demo_pictures  # noqa: I001  (it opens the way to the tests' modules)
 from idl_from_msg import default
+from node_process import node
 from peer import Peer, until
 from pictures import compressed, jpeg, scene
 
@@ -33,21 +32,6 @@ LOOP = {
     "refresh.enabled": "true", "refresh.period": 0.001, "refresh.min_interval": 0, "refresh.scene_change": 0,
     "refresh.unmatched": 0, "refresh.keep": 0,
 }  # fmt: skip
-
-
-@contextmanager
-def node(parameters: dict, domain: int):
-    """A running node, ended afterwards."""
-    command = [TARGET / "release" / "scenelex", "node", "--ros-args", "-r", f"image:={TOPIC}", "-p", "image_transport:=compressed"]
-    for name, value in parameters.items():
-        command += ["-p", f"{name}:={value}"]
-    environment = os.environ | {"ROS_DOMAIN_ID": str(domain), "ROS_LOCALHOST_ONLY": "1"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
 
 
 def looks_in(arrays: list, before: int) -> int:
