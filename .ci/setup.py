@@ -2,6 +2,7 @@
 """Install what the goal needs and this machine lacks, then build the program.
 
     setup.py [demo|test|bench]
+    setup.py runtime    only ONNX Runtime and the language encoder, for a program that colcon builds
 
 Debian packages go into the system; everything else goes into the git-ignored `.deps/`, pinned by
 version and hash. What is already there is left alone: every step keeps a stamp of its inputs.
@@ -226,11 +227,10 @@ def together(**chains):
 
 def main():
     goal = sys.argv[1] if len(sys.argv) > 1 else "demo"
-    if goal not in ("demo", "test", "bench"):
+    if goal not in ("runtime", "demo", "test", "bench"):
         sys.exit(__doc__)
     DEPS.mkdir(exist_ok=True)
-    failures = together(system=partial(install_system, goal), crates=fetch_crates)
-    more = {"demo": [], "test": ["test"], "bench": ["test", "bench"]}[goal]
+    more = {"runtime": [], "demo": [], "test": ["test"], "bench": ["test", "bench"]}[goal]
     python = in_order(
         create_venv,
         *(partial(install_packages, name) for name in ("language_encoder", "models")),
@@ -238,7 +238,11 @@ def main():
         assemble_text_encoder,
         *(partial(install_packages, name) for name in more),
     )
-    failures += together(program=build_program, python=python)
+    if goal == "runtime":
+        failures = together(python=python)
+    else:
+        failures = together(system=partial(install_system, goal), crates=fetch_crates)
+        failures += together(program=build_program, python=python)
     for failure in failures:
         print(f"\nset-up failed: {failure}", file=sys.stderr)
     sys.exit(1 if failures else 0)

@@ -1,4 +1,4 @@
-//! Parameters from files and the command line, and every file in `config/` by the node's own parser.
+//! Parameters from files and the command line, and every parameter file in `config/` by the node's own parser.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
@@ -35,6 +35,7 @@ fn settings(line: &[&str], file: &str) -> Result<Settings, String> {
 fn config_files() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
     files.sort();
     files
 }

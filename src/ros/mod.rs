@@ -19,6 +19,7 @@ mod models;
 pub mod names;
 pub mod node;
 mod outputs;
+pub mod parameter_services;
 pub mod parameter_table;
 pub mod parameters;
 mod phrases;

@@ -4,6 +4,7 @@
 //! compares it with the `.msg` files and with type hashes computed by an independent implementation.
 
 mod common;
+pub mod parameters;
 mod perception;
 mod scenelex;
 

@@ -1,0 +1,215 @@
+//! The six services by which ROS 2's tools list, read and describe a node's parameters.
+//!
+//! The node reads its parameters once, when it starts: to set one is refused with a reason.
+
+use std::sync::Arc;
+
+use super::{
+    arguments::NodeIdentity,
+    messages::parameters::{
+        DescribeParameters, DescribeParametersResponse, FloatingPointRange, GetParameterTypes,
+        GetParameterTypesResponse, GetParameters, GetParametersResponse, IntegerRange, ListParameters,
+        ListParametersRequest, ListParametersResponse, ListParametersResult, ParameterDescriptor, ParameterValue,
+        SetParameters, SetParametersAtomically, SetParametersAtomicallyResponse, SetParametersResponse,
+        SetParametersResult, parameter_type,
+    },
+    names::InvalidName,
+    parameters::{Parameter, Range, Value, Values},
+    transport::{RawServer, Transport, TransportError, serve},
+};
+
+/// The services could not be offered.
+#[derive(Debug, thiserror::Error)]
+pub enum ParameterServicesError {
+    /// A name made of the node's is impossible.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    /// The transport refused.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+}
+
+/// Keeps the services on the graph.
+pub struct ParameterServices {
+    _servers: [Box<dyn RawServer>; 6],
+}
+
+impl ParameterServices {
+    /// Offers `values` below the node's name.
+    ///
+    /// # Errors
+    /// [`ParameterServicesError`] for the first service that cannot be made.
+    pub fn start(
+        transport: &dyn Transport,
+        identity: &NodeIdentity,
+        values: &Values,
+    ) -> Result<Self, ParameterServicesError> {
+        let name = |service: &str| identity.resolve(&format!("~/{service}"));
+        let shared = Arc::new(values.clone());
+        let values = || Arc::clone(&shared);
+        let (list, get, types, describe, set, atomically) =
+            (values(), values(), values(), values(), values(), values());
+        Ok(Self {
+            _servers: [
+                serve::<ListParameters, _>(transport, &name("list_parameters")?, move |request| {
+                    ListParametersResponse { result: listed(&list, &request) }
+                })?,
+                serve::<GetParameters, _>(transport, &name("get_parameters")?, move |request| {
+                    let values = request.names.iter().map(|name| get.get(name).map(message).unwrap_or_default());
+                    GetParametersResponse { values: values.collect() }
+                })?,
+                serve::<GetParameterTypes, _>(transport, &name("get_parameter_types")?, move |request| {
+                    let types = request.names.iter().map(|name| types.get(name).map_or(0, |value| message(value).kind));
+                    GetParameterTypesResponse { types: types.collect() }
+                })?,
+                serve::<DescribeParameters, _>(transport, &name("describe_parameters")?, move |request| {
+                    let descriptors = request.names.iter().map(|name| described(&describe, name));
+                    DescribeParametersResponse { descriptors: descriptors.collect() }
+                })?,
+                serve::<SetParameters, _>(transport, &name("set_parameters")?, move |request| {
+                    let results = request.parameters.iter().map(|parameter| refused(&set, &parameter.name));
+                    SetParametersResponse { results: results.collect() }
+                })?,
+                serve::<SetParametersAtomically, _>(transport, &name("set_parameters_atomically")?, move |request| {
+                    let first = request.parameters.first().map(|parameter| refused(&atomically, &parameter.name));
+                    let nothing = SetParametersResult { successful: true, reason: String::new() };
+                    SetParametersAtomicallyResponse { result: first.unwrap_or(nothing) }
+                })?,
+            ],
+        })
+    }
+}
+
+fn message(value: Value) -> ParameterValue {
+    let of = |kind| ParameterValue { kind, ..ParameterValue::default() };
+    match value {
+        Value::Bool(value) => ParameterValue { bool_value: value, ..of(parameter_type::BOOL) },
+        Value::Integer(value) => ParameterValue { integer_value: value, ..of(parameter_type::INTEGER) },
+        Value::Double(value) => ParameterValue { double_value: value, ..of(parameter_type::DOUBLE) },
+        Value::Text(value) => ParameterValue { string_value: value, ..of(parameter_type::STRING) },
+        Value::Texts(value) => ParameterValue { string_array_value: value, ..of(parameter_type::STRING_ARRAY) },
+    }
+}
+
+fn find(values: &Values, name: &str) -> Option<(&'static Parameter, Value)> {
+    values.iter().find(|(parameter, _)| parameter.name == name)
+}
+
+/// What a parameter means; one that does not exist has no type, as rclpy has it.
+fn described(values: &Values, name: &str) -> ParameterDescriptor {
+    let Some((parameter, value)) = find(values, name) else {
+        return ParameterDescriptor { name: name.to_owned(), ..ParameterDescriptor::default() };
+    };
+    let mut descriptor = ParameterDescriptor {
+        name: name.to_owned(),
+        kind: message(value).kind,
+        description: parameter.description.to_owned(),
+        read_only: true,
+        ..ParameterDescriptor::default()
+    };
+    match parameter.range {
+        Range::Any => {}
+        Range::Integers(from_value, to_value) => {
+            descriptor.integer_range.push(IntegerRange { from_value, to_value, step: 0 });
+        }
+        Range::Doubles(from_value, to_value) => {
+            descriptor.floating_point_range.push(FloatingPointRange { from_value, to_value, step: 0.0 });
+        }
+        Range::Choice(choices) => descriptor.additional_constraints = format!("One of {}.", choices.join(", ")),
+    }
+    descriptor
+}
+
+fn refused(values: &Values, name: &str) -> SetParametersResult {
+    let reason = match values.get(name) {
+        Some(_) => format!("{name} is read when the node starts: set it on its command line or in its parameter file"),
+        None => format!("there is no parameter {name:?}"),
+    };
+    SetParametersResult { successful: false, reason }
+}
+
+/// The names a client asks for, by the rules of rclcpp: below any of the prefixes and at most `depth` levels down, where 0
+/// is any number.
+fn listed(values: &Values, request: &ListParametersRequest) -> ListParametersResult {
+    let shallow = |rest: &str| {
+        request.depth == 0 || u64::try_from(rest.matches('.').count()).is_ok_and(|dots| dots < request.depth)
+    };
+    let mut result = ListParametersResult::default();
+    for (parameter, _) in values.iter() {
+        let name = parameter.name;
+        let below = |prefix: &String| {
+            name == prefix
+                || name.strip_prefix(prefix.as_str()).and_then(|rest| rest.strip_prefix('.')).is_some_and(shallow)
+        };
+        let wanted = if request.prefixes.is_empty() { shallow(name) } else { request.prefixes.iter().any(below) };
+        if !wanted {
+            continue;
+        }
+        result.names.push(name.to_owned());
+        if let Some((prefix, _)) = name.rsplit_once('.')
+            && !result.prefixes.iter().any(|known| known == prefix)
+        {
+            result.prefixes.push(prefix.to_owned());
+        }
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ros::parameters::Default;
+
+    const TABLE: &[Parameter] = &[
+        Parameter {
+            name: "rate",
+            default: Default::Double(1.0),
+            range: Range::Doubles(0.0, 9.0),
+            description: "Rate.",
+        },
+        Parameter {
+            name: "qos.image.depth",
+            default: Default::Integer(1),
+            range: Range::Integers(1, 5),
+            description: "",
+        },
+        Parameter { name: "qos.kind", default: Default::Text("a"), range: Range::Choice(&["a", "b"]), description: "" },
+    ];
+
+    fn names(prefixes: &[&str], depth: u64) -> Vec<String> {
+        let prefixes = prefixes.iter().map(|&prefix| prefix.to_owned()).collect();
+        listed(&Values::new(TABLE), &ListParametersRequest { prefixes, depth }).names
+    }
+
+    #[test]
+    fn names_are_listed_as_rclcpp_lists_them() {
+        assert_eq!(names(&[], 0), ["rate", "qos.image.depth", "qos.kind"]);
+        assert_eq!(names(&[], 1), ["rate"]);
+        assert_eq!(names(&[], 2), ["rate", "qos.kind"]);
+        assert_eq!(names(&["qos"], 0), ["qos.image.depth", "qos.kind"]);
+        assert_eq!(names(&["qos"], 1), ["qos.kind"]);
+        assert_eq!(names(&["rate", "qos.image"], 1), ["rate", "qos.image.depth"]);
+        assert!(names(&["qo", "rat"], 0).is_empty());
+        let all = listed(&Values::new(TABLE), &ListParametersRequest::default());
+        assert_eq!(all.prefixes, ["qos.image", "qos"]);
+    }
+
+    #[test]
+    fn a_description_has_type_meaning_and_range() {
+        let values = Values::new(TABLE);
+        let rate = described(&values, "rate");
+        assert_eq!((rate.kind, rate.description.as_str(), rate.read_only), (parameter_type::DOUBLE, "Rate.", true));
+        assert_eq!(rate.floating_point_range, [FloatingPointRange { from_value: 0.0, to_value: 9.0, step: 0.0 }]);
+        let depth = described(&values, "qos.image.depth");
+        assert_eq!(depth.integer_range, [IntegerRange { from_value: 1, to_value: 5, step: 0 }]);
+        assert_eq!(described(&values, "qos.kind").additional_constraints, "One of a, b.");
+        assert_eq!(described(&values, "nothing").kind, parameter_type::NOT_SET);
+    }
+
+    #[test]
+    fn setting_is_refused_with_a_reason() {
+        let values = Values::new(TABLE);
+        assert!(refused(&values, "rate").reason.contains("when the node starts"));
+        assert!(refused(&values, "rat").reason.contains("no parameter"));
+    }
+}
