@@ -14,10 +14,31 @@ use super::{
 };
 use crate::types::Stamp;
 
-/// Where the node's time comes from.
-pub struct NodeClock {
+/// Where the node's time comes from, for whoever reads it. Cheap to clone.
+#[derive(Clone)]
+pub struct NodeTime {
     /// Simulated time, nanoseconds; 0 before the first message.
-    simulated: Option<(Arc<AtomicI64>, Box<dyn RawSubscription>)>,
+    simulated: Option<Arc<AtomicI64>>,
+}
+
+impl NodeTime {
+    /// Now. Zero while simulated time has not begun, as rclcpp has it.
+    #[must_use]
+    pub fn now(&self) -> Stamp {
+        match &self.simulated {
+            Some(nanos) => Stamp::from_nanos(nanos.load(Ordering::Relaxed)),
+            None => {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                Stamp::from_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+            }
+        }
+    }
+}
+
+/// Keeps the node's time going.
+pub struct NodeClock {
+    time: NodeTime,
+    _subscription: Option<Box<dyn RawSubscription>>,
 }
 
 impl NodeClock {
@@ -27,25 +48,19 @@ impl NodeClock {
     /// [`TransportError::Create`].
     pub fn new(transport: &dyn Transport, use_sim_time: bool) -> Result<Self, TransportError> {
         if !use_sim_time {
-            return Ok(Self { simulated: None });
+            return Ok(Self { time: NodeTime { simulated: None }, _subscription: None });
         }
         let nanos = Arc::new(AtomicI64::new(0));
         let target = Arc::clone(&nanos);
         let subscription = subscribe::<Clock, _>(transport, "/clock", Qos::LATEST, move |message| {
             target.store(Stamp::from(message.clock).as_nanos(), Ordering::Relaxed);
         })?;
-        Ok(Self { simulated: Some((nanos, subscription)) })
+        Ok(Self { time: NodeTime { simulated: Some(nanos) }, _subscription: Some(subscription) })
     }
 
-    /// Now. Zero while simulated time has not begun, as rclcpp has it.
+    /// The time it keeps.
     #[must_use]
-    pub fn now(&self) -> Stamp {
-        match &self.simulated {
-            Some((nanos, _)) => Stamp::from_nanos(nanos.load(Ordering::Relaxed)),
-            None => {
-                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                Stamp::from_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
-            }
-        }
+    pub fn time(&self) -> NodeTime {
+        self.time.clone()
     }
 }

@@ -1,6 +1,6 @@
 //! The parameter table as a parameter file with every parameter, its meaning and its default.
 
-use super::parameters::{Default, Parameter, Range};
+use super::parameters::{Default, Parameter, Range, Takes};
 
 /// Columns of a comment line.
 const WIDTH: usize = 110;
@@ -23,6 +23,9 @@ pub fn document(table: &[Parameter]) -> String {
         }
         if let Some(range) = range(parameter.range) {
             text.push_str(&format!("    # {range}\n"));
+        }
+        if parameter.takes == Takes::AtOnce {
+            text.push_str("    # Can be set while the node is running.\n");
         }
         text.push_str(&format!("    {}: {}\n", parameter.name, value(parameter.default)));
     }

@@ -1,8 +1,12 @@
 //! `/diagnostics`: what the node does, in numbers, once a second.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
+    lifecycle::State,
     messages::{DiagnosticArray, DiagnosticStatus, Header, KeyValue, Octet},
     refresh::RefreshStatus,
 };
@@ -15,28 +19,40 @@ use crate::{
 /// Without an image for this long the camera counts as silent.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// What a report is made of, beyond the frame loop's counts.
+/// What a report is made of.
 pub struct Report<'r> {
     /// Fully qualified name of the node.
     pub node: &'r str,
+    /// Where it stands in its life cycle.
+    pub state: State,
+    /// Why the last transition failed.
+    pub trouble: Option<&'r str>,
+    /// What it does while it is configured.
+    pub working: Option<Working<'r>>,
+    /// Time of the report on the node's clock.
+    pub stamp: Stamp,
+}
+
+/// A configured node, in numbers.
+pub struct Working<'r> {
     /// Names of the loaded models.
     pub models: &'r str,
     /// The models, and the execution providers that their nodes really run on.
     pub runs_on: &'r [(&'static str, String)],
     /// Topic the images come from.
     pub image_topic: &'r str,
-    /// Cameras (publishers) on that topic.
-    pub publishers: usize,
+    /// Cameras (publishers) on that topic; `None` while it is not subscribed to.
+    pub publishers: Option<usize>,
+    /// Whether images are taken, by `~/enable`.
+    pub enabled: bool,
     /// Counts and latencies.
-    pub counts: &'r Snapshot,
+    pub counts: Snapshot,
     /// Results that no subscriber took in time.
     pub unsent: u64,
     /// Class list in use.
-    pub vocabulary: &'r Vocabulary,
+    pub vocabulary: Arc<Vocabulary>,
     /// The vocabulary loop; `None` where it is off.
     pub refresh: Option<RefreshStatus>,
-    /// Time of the report on the node's clock.
-    pub stamp: Stamp,
 }
 
 /// Makes reports; remembers the last one to tell what is new.
@@ -61,13 +77,17 @@ impl Diagnostics {
 
     /// One message for `/diagnostics`.
     pub fn report(&mut self, report: &Report<'_>, now: Instant) -> DiagnosticArray {
-        let mut status = vec![self.frames(report, now), vocabulary(report)];
-        status.extend(report.refresh.as_ref().map(|loop_status| refresh(report, loop_status, now)));
+        let mut status = vec![lifecycle(report)];
+        if let Some(working) = &report.working {
+            let part = Part { node: report.node, models: working.models };
+            status.extend([self.frames(&part, working, now), vocabulary(&part, working)]);
+            status.extend(working.refresh.as_ref().map(|loop_status| refresh(&part, loop_status, now)));
+        }
         DiagnosticArray { header: Header { stamp: report.stamp.into(), frame_id: String::new() }, status }
     }
 
-    fn frames(&mut self, report: &Report<'_>, now: Instant) -> DiagnosticStatus {
-        let counts = report.counts;
+    fn frames(&mut self, part: &Part<'_>, report: &Working<'_>, now: Instant) -> DiagnosticStatus {
+        let counts = &report.counts;
         if counts.received > self.received {
             self.last_image = Some(now);
         }
@@ -75,7 +95,11 @@ impl Diagnostics {
         let newly_bad = bad - self.bad.min(bad);
         (self.received, self.bad) = (counts.received, bad);
         let silent = self.last_image.is_none_or(|last| now.saturating_duration_since(last) > SILENCE);
-        let (level, message) = if silent && report.publishers == 0 {
+        let (level, message) = if report.publishers.is_none() {
+            (DiagnosticStatus::OK, "inactive: images are not taken".to_owned())
+        } else if !report.enabled {
+            (DiagnosticStatus::OK, "switched off by ~/enable: images are let pass".to_owned())
+        } else if silent && report.publishers == Some(0) {
             (DiagnosticStatus::STALE, format!("nobody publishes {}", report.image_topic))
         } else if silent {
             (DiagnosticStatus::STALE, format!("no image on {} for {} s or more", report.image_topic, SILENCE.as_secs()))
@@ -87,7 +111,7 @@ impl Diagnostics {
 
         let mut values = vec![
             value("image_topic", &report.image_topic),
-            value("image_publishers", &report.publishers),
+            value("image_publishers", &report.publishers.unwrap_or(0)),
             value("received", &counts.received),
             value("processed", &counts.processed),
             value("dropped", &counts.dropped),
@@ -103,12 +127,23 @@ impl Diagnostics {
             }
         }
         values.extend(report.runs_on.iter().map(|(model, providers)| value(&format!("{model}_runs_on"), providers)));
-        status(report, "frames", level, message, values)
+        part.status("frames", level, message, values)
     }
 }
 
-fn vocabulary(report: &Report<'_>) -> DiagnosticStatus {
-    let vocabulary = report.vocabulary;
+/// Where the node stands in its life cycle, and why not further.
+fn lifecycle(report: &Report<'_>) -> DiagnosticStatus {
+    let state = report.state.label();
+    let (level, message) = match report.trouble {
+        Some(trouble) => (DiagnosticStatus::ERROR, format!("{state}: {trouble}")),
+        None => (DiagnosticStatus::OK, state.to_owned()),
+    };
+    let part = Part { node: report.node, models: report.working.as_ref().map_or("", |working| working.models) };
+    part.status("life cycle", level, message, vec![value("state", &state)])
+}
+
+fn vocabulary(part: &Part<'_>, report: &Working<'_>) -> DiagnosticStatus {
+    let vocabulary = &report.vocabulary;
     let (level, message) = match vocabulary.entries.len() {
         0 => (DiagnosticStatus::WARN, "no classes: nothing is looked for".to_owned()),
         classes => (DiagnosticStatus::OK, format!("{classes} classes, version {}", vocabulary.version)),
@@ -120,10 +155,10 @@ fn vocabulary(report: &Report<'_>) -> DiagnosticStatus {
         value("source", &vocabulary.source.as_str()),
         value("age_s", &format!("{:.1}", age.as_secs_f64())),
     ];
-    status(report, "vocabulary", level, message, values)
+    part.status("vocabulary", level, message, values)
 }
 
-fn refresh(report: &Report<'_>, refresh: &RefreshStatus, now: Instant) -> DiagnosticStatus {
+fn refresh(part: &Part<'_>, refresh: &RefreshStatus, now: Instant) -> DiagnosticStatus {
     let (level, message) = match &refresh.last {
         _ if refresh.dead => (DiagnosticStatus::ERROR, "the refresh thread has ended; the log says why".to_owned()),
         None => (DiagnosticStatus::OK, "no image looked at yet".to_owned()),
@@ -158,7 +193,7 @@ fn refresh(report: &Report<'_>, refresh: &RefreshStatus, now: Instant) -> Diagno
         values.extend(chat.failures.iter().map(|(kind, count)| value(&format!("llm.failures.{kind}"), count)));
         values.extend(chat.last_error.iter().map(|error| value("llm.last_error", error)));
     }
-    status(report, "refresh", level, message, values)
+    part.status("refresh", level, message, values)
 }
 
 fn breaker(breaker: BreakerStatus) -> String {
@@ -173,7 +208,21 @@ fn value(key: &str, value: &impl ToString) -> KeyValue {
     KeyValue { key: key.to_owned(), value: value.to_string() }
 }
 
-fn status(report: &Report<'_>, part: &str, level: Octet, message: String, values: Vec<KeyValue>) -> DiagnosticStatus {
-    let node = report.node.trim_start_matches('/');
-    DiagnosticStatus { level, name: format!("{node}: {part}"), message, hardware_id: report.models.to_owned(), values }
+/// What the names of statuses are made of.
+struct Part<'r> {
+    node: &'r str,
+    models: &'r str,
+}
+
+impl Part<'_> {
+    fn status(&self, part: &str, level: Octet, message: String, values: Vec<KeyValue>) -> DiagnosticStatus {
+        let node = self.node.trim_start_matches('/');
+        DiagnosticStatus {
+            level,
+            name: format!("{node}: {part}"),
+            message,
+            hardware_id: self.models.to_owned(),
+            values,
+        }
+    }
 }

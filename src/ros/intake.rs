@@ -1,7 +1,10 @@
 //! From the wire to the slot in front of the frame loop: one copy per image, into a buffer that is used again.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -35,6 +38,8 @@ pub struct Intake {
     /// The image of an earlier frame, for its memory.
     spare: LatestSlot<CameraImage>,
     counts: Mutex<Statistics>,
+    /// Whether images are taken; set by `~/enable`.
+    enabled: AtomicBool,
 }
 
 impl Default for Intake {
@@ -47,7 +52,12 @@ impl Intake {
     /// Nothing has arrived.
     #[must_use]
     pub fn new() -> Self {
-        Self { slot: LatestSlot::new(), spare: LatestSlot::new(), counts: Mutex::new(Statistics::new()) }
+        Self {
+            slot: LatestSlot::new(),
+            spare: LatestSlot::new(),
+            counts: Mutex::new(Statistics::new()),
+            enabled: AtomicBool::new(true),
+        }
     }
 
     /// Counts of the whole frame loop.
@@ -60,6 +70,9 @@ impl Intake {
         let intake = Arc::clone(self);
         let mut throttle = Throttle::new(LOG_INTERVAL);
         Box::new(move |view| {
+            if !intake.is_enabled() {
+                return;
+            }
             let at = Instant::now();
             let mut image = intake.spare.try_take().unwrap_or_default();
             match fill(view, compressed, &mut image) {
@@ -84,6 +97,26 @@ impl Intake {
         })
     }
 
+    /// Whether images are taken.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled.load(Ordering::Acquire)
+    }
+
+    /// Takes images or lets them pass.
+    pub fn enable(&self, enabled: bool) {
+        self.enabled.store(enabled, Ordering::Release);
+        if !enabled {
+            self.discard_waiting();
+        }
+    }
+
+    /// Gives up the image that waits.
+    pub fn discard_waiting(&self) {
+        if self.slot.try_take().is_some() {
+            self.counts().count_dropped(1);
+        }
+    }
+
     /// Waits for the newest image.
     pub fn take(&self, timeout: Duration) -> Take<Arrived> {
         self.slot.take_blocking(timeout)
@@ -97,9 +130,7 @@ impl Intake {
     /// Refuses further images and gives up the one that waits.
     pub fn close(&self) {
         self.slot.close();
-        if self.slot.try_take().is_some() {
-            self.counts().count_dropped(1);
-        }
+        self.discard_waiting();
     }
 }
 

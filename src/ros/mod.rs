@@ -1,6 +1,7 @@
 //! The ROS 2 side: messages, the transport port and its implementations.
 //!
-//! Only this module knows a middleware. Reading order: [`node`], [`transport`], `dds`, [`messages`], [`cdr`].
+//! Only this module knows a middleware. Reading order: [`node`], `engine`, `frames`, [`transport`], `dds`, [`messages`],
+//! [`cdr`].
 
 pub mod arguments;
 mod buffers;
@@ -12,14 +13,18 @@ pub mod dds;
 pub mod defaults;
 pub mod describe;
 pub mod diagnostics;
+mod engine;
+mod frames;
 pub mod host;
 pub mod intake;
+pub mod lifecycle;
 pub mod messages;
 mod models;
 pub mod names;
 pub mod node;
 mod outputs;
 pub mod parameter_services;
+pub mod parameter_store;
 pub mod parameter_table;
 pub mod parameters;
 mod phrases;

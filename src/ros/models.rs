@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{refresh::Parts, refresh_settings::RefreshSetupError, settings::Settings};
 use crate::{
-    inference::{Bundle, InferenceError, ModelOptions, Runtime, TextEncoder},
+    inference::{Bundle, InferenceError, ModelOptions, Runtime, TextEncoder, Thresholds},
     pipeline::{Pipeline, PipelineError, VocabularyHandle, VocabularyWorker},
     vocabulary::VocabularyLimits,
 };
@@ -45,6 +45,8 @@ pub struct Loaded {
     pub vocabulary: VocabularyHandle,
     /// What looks at images to rewrite the class list, where that is wanted.
     pub refresh: Option<Parts>,
+    /// Thresholds the detector ships with.
+    pub thresholds: Thresholds,
     /// Names of the bundles, for people.
     pub names: String,
 }
@@ -95,5 +97,5 @@ pub fn load(settings: &Settings) -> Result<Loaded, ModelsError> {
         tracing::info!(model, providers, "runs on");
     }
     tracing::info!(folder = %folder.display(), models = %names, runtime = %runtime.library().display(), "models loaded");
-    Ok(Loaded { pipeline, worker, vocabulary, refresh, names })
+    Ok(Loaded { pipeline, worker, vocabulary, refresh, thresholds: detector.thresholds, names })
 }

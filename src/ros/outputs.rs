@@ -105,6 +105,11 @@ impl Outputs {
         })
     }
 
+    /// From now on at most one overlay in this time.
+    pub const fn set_overlay_interval(&mut self, interval: Duration) {
+        self.overlay_interval = interval;
+    }
+
     /// Number of messages that could not be sent because a subscriber did not keep up.
     #[must_use]
     pub fn unsent(&self) -> Arc<AtomicU64> {

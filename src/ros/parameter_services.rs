@@ -1,21 +1,22 @@
-//! The six services by which ROS 2's tools list, read and describe a node's parameters.
-//!
-//! The node reads its parameters once, when it starts: to set one is refused with a reason.
+//! The six services by which ROS 2's tools list, read, describe and set a node's parameters, and `/parameter_events`.
 
 use std::sync::Arc;
 
 use super::{
+    Qos,
     arguments::NodeIdentity,
+    clock::NodeTime,
     messages::parameters::{
         DescribeParameters, DescribeParametersResponse, FloatingPointRange, GetParameterTypes,
         GetParameterTypesResponse, GetParameters, GetParametersResponse, IntegerRange, ListParameters,
-        ListParametersRequest, ListParametersResponse, ListParametersResult, ParameterDescriptor, ParameterValue,
-        SetParameters, SetParametersAtomically, SetParametersAtomicallyResponse, SetParametersResponse,
-        SetParametersResult, parameter_type,
+        ListParametersRequest, ListParametersResponse, ListParametersResult, NamedParameter, ParameterDescriptor,
+        ParameterEvent, ParameterValue, SetParameters, SetParametersAtomically, SetParametersAtomicallyResponse,
+        SetParametersResponse, SetParametersResult, parameter_type,
     },
     names::InvalidName,
-    parameters::{Parameter, Range, Value, Values},
-    transport::{RawServer, Transport, TransportError, serve},
+    parameter_store::ParameterStore,
+    parameters::{Parameter, Range, Takes, Value, Values},
+    transport::{Publisher, RawServer, Transport, TransportError, serve},
 };
 
 /// The services could not be offered.
@@ -35,49 +36,106 @@ pub struct ParameterServices {
 }
 
 impl ParameterServices {
-    /// Offers `values` below the node's name.
+    /// Offers the parameters below the node's name.
     ///
     /// # Errors
     /// [`ParameterServicesError`] for the first service that cannot be made.
     pub fn start(
         transport: &dyn Transport,
         identity: &NodeIdentity,
-        values: &Values,
+        store: &Arc<ParameterStore>,
+        time: &NodeTime,
     ) -> Result<Self, ParameterServicesError> {
         let name = |service: &str| identity.resolve(&format!("~/{service}"));
-        let shared = Arc::new(values.clone());
-        let values = || Arc::clone(&shared);
-        let (list, get, types, describe, set, atomically) =
-            (values(), values(), values(), values(), values(), values());
+        let shared = || Arc::clone(store);
+        let (list, get, types, describe) = (shared(), shared(), shared(), shared());
+        let one_by_one = Setter {
+            store: shared(),
+            events: Publisher::new(transport, &identity.resolve("/parameter_events")?, Qos::RELIABLE)?,
+            time: time.clone(),
+            node: identity.full_name(),
+        };
+        let together = one_by_one.clone();
         Ok(Self {
             _servers: [
                 serve::<ListParameters, _>(transport, &name("list_parameters")?, move |request| {
-                    ListParametersResponse { result: listed(&list, &request) }
+                    ListParametersResponse { result: listed(&list.values(), &request) }
                 })?,
                 serve::<GetParameters, _>(transport, &name("get_parameters")?, move |request| {
-                    let values = request.names.iter().map(|name| get.get(name).map(message).unwrap_or_default());
+                    let values = get.values();
+                    let values = request.names.iter().map(|name| values.get(name).map(message).unwrap_or_default());
                     GetParametersResponse { values: values.collect() }
                 })?,
                 serve::<GetParameterTypes, _>(transport, &name("get_parameter_types")?, move |request| {
-                    let types = request.names.iter().map(|name| types.get(name).map_or(0, |value| message(value).kind));
+                    let values = types.values();
+                    let types =
+                        request.names.iter().map(|name| values.get(name).map_or(0, |value| message(value).kind));
                     GetParameterTypesResponse { types: types.collect() }
                 })?,
                 serve::<DescribeParameters, _>(transport, &name("describe_parameters")?, move |request| {
-                    let descriptors = request.names.iter().map(|name| described(&describe, name));
+                    let values = describe.values();
+                    let descriptors = request.names.iter().map(|name| described(&values, name));
                     DescribeParametersResponse { descriptors: descriptors.collect() }
                 })?,
                 serve::<SetParameters, _>(transport, &name("set_parameters")?, move |request| {
-                    let results = request.parameters.iter().map(|parameter| refused(&set, &parameter.name));
+                    let results = request.parameters.into_iter().map(|parameter| one_by_one.set(vec![parameter]));
                     SetParametersResponse { results: results.collect() }
                 })?,
                 serve::<SetParametersAtomically, _>(transport, &name("set_parameters_atomically")?, move |request| {
-                    let first = request.parameters.first().map(|parameter| refused(&atomically, &parameter.name));
-                    let nothing = SetParametersResult { successful: true, reason: String::new() };
-                    SetParametersAtomicallyResponse { result: first.unwrap_or(nothing) }
+                    SetParametersAtomicallyResponse { result: together.set(request.parameters) }
                 })?,
             ],
         })
     }
+}
+
+/// Sets parameters and tells `/parameter_events`.
+#[derive(Clone)]
+struct Setter {
+    store: Arc<ParameterStore>,
+    events: Publisher<ParameterEvent>,
+    time: NodeTime,
+    node: String,
+}
+
+impl Setter {
+    fn set(&self, parameters: Vec<NamedParameter>) -> SetParametersResult {
+        let typed = parameters.iter().map(|parameter| Ok((parameter.name.clone(), value(parameter)?)));
+        match typed.collect::<Result<Vec<_>, _>>().and_then(|wanted| self.store.set(wanted)) {
+            Ok(()) => {
+                let event = ParameterEvent {
+                    stamp: self.time.now().into(),
+                    node: self.node.clone(),
+                    changed_parameters: parameters,
+                    ..ParameterEvent::default()
+                };
+                if let Err(error) = self.events.publish(&event) {
+                    tracing::warn!(%error, "could not announce a parameter");
+                }
+                SetParametersResult { successful: true, reason: String::new() }
+            }
+            Err(reason) => {
+                tracing::warn!(reason, "refused to set a parameter");
+                SetParametersResult { successful: false, reason }
+            }
+        }
+    }
+}
+
+/// The value of a message.
+fn value(parameter: &NamedParameter) -> Result<Value, String> {
+    let found = &parameter.value;
+    Ok(match found.kind {
+        parameter_type::BOOL => Value::Bool(found.bool_value),
+        parameter_type::INTEGER => Value::Integer(found.integer_value),
+        parameter_type::DOUBLE => Value::Double(found.double_value),
+        parameter_type::STRING => Value::Text(found.string_value.clone()),
+        parameter_type::STRING_ARRAY => Value::Texts(found.string_array_value.clone()),
+        // An empty list has no type of its own: `ros2 param set` sends the first there is.
+        _ if parameter.value.is_empty_list() => Value::Texts(Vec::new()),
+        parameter_type::NOT_SET => return Err(format!("{} cannot be unset", parameter.name)),
+        other => return Err(format!("{}: no parameter of this node is of type {other}", parameter.name)),
+    })
 }
 
 fn message(value: Value) -> ParameterValue {
@@ -104,7 +162,7 @@ fn described(values: &Values, name: &str) -> ParameterDescriptor {
         name: name.to_owned(),
         kind: message(value).kind,
         description: parameter.description.to_owned(),
-        read_only: true,
+        read_only: parameter.takes == Takes::AtStart,
         ..ParameterDescriptor::default()
     };
     match parameter.range {
@@ -117,15 +175,12 @@ fn described(values: &Values, name: &str) -> ParameterDescriptor {
         }
         Range::Choice(choices) => descriptor.additional_constraints = format!("One of {}.", choices.join(", ")),
     }
+    if parameter.takes == Takes::WhenConfigured {
+        let space = if descriptor.additional_constraints.is_empty() { "" } else { " " };
+        descriptor.additional_constraints += space;
+        descriptor.additional_constraints += "To be set while the node is unconfigured.";
+    }
     descriptor
-}
-
-fn refused(values: &Values, name: &str) -> SetParametersResult {
-    let reason = match values.get(name) {
-        Some(_) => format!("{name} is read when the node starts: set it on its command line or in its parameter file"),
-        None => format!("there is no parameter {name:?}"),
-    };
-    SetParametersResult { successful: false, reason }
 }
 
 /// The names a client asks for, by the rules of rclcpp: below any of the prefixes and at most `depth` levels down, where 0
@@ -165,15 +220,23 @@ mod tests {
             name: "rate",
             default: Default::Double(1.0),
             range: Range::Doubles(0.0, 9.0),
+            takes: Takes::AtOnce,
             description: "Rate.",
         },
         Parameter {
             name: "qos.image.depth",
             default: Default::Integer(1),
             range: Range::Integers(1, 5),
+            takes: Takes::AtStart,
             description: "",
         },
-        Parameter { name: "qos.kind", default: Default::Text("a"), range: Range::Choice(&["a", "b"]), description: "" },
+        Parameter {
+            name: "qos.kind",
+            default: Default::Text("a"),
+            range: Range::Choice(&["a", "b"]),
+            takes: Takes::WhenConfigured,
+            description: "",
+        },
     ];
 
     fn names(prefixes: &[&str], depth: u64) -> Vec<String> {
@@ -198,18 +261,14 @@ mod tests {
     fn a_description_has_type_meaning_and_range() {
         let values = Values::new(TABLE);
         let rate = described(&values, "rate");
-        assert_eq!((rate.kind, rate.description.as_str(), rate.read_only), (parameter_type::DOUBLE, "Rate.", true));
+        assert_eq!((rate.kind, rate.description.as_str(), rate.read_only), (parameter_type::DOUBLE, "Rate.", false));
         assert_eq!(rate.floating_point_range, [FloatingPointRange { from_value: 0.0, to_value: 9.0, step: 0.0 }]);
         let depth = described(&values, "qos.image.depth");
         assert_eq!(depth.integer_range, [IntegerRange { from_value: 1, to_value: 5, step: 0 }]);
-        assert_eq!(described(&values, "qos.kind").additional_constraints, "One of a, b.");
+        assert_eq!(
+            described(&values, "qos.kind").additional_constraints,
+            "One of a, b. To be set while the node is unconfigured."
+        );
         assert_eq!(described(&values, "nothing").kind, parameter_type::NOT_SET);
-    }
-
-    #[test]
-    fn setting_is_refused_with_a_reason() {
-        let values = Values::new(TABLE);
-        assert!(refused(&values, "rate").reason.contains("when the node starts"));
-        assert!(refused(&values, "rat").reason.contains("no parameter"));
     }
 }

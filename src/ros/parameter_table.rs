@@ -1,6 +1,6 @@
 //! Every parameter of the node: name, type, default, range and meaning.
 
-use super::parameters::{Default, Parameter, Range};
+use super::parameters::{Default, Parameter, Range, Takes};
 
 const RELIABILITY: Range = Range::Choice(&["best_effort", "reliable"]);
 const HISTORY: Range = Range::Choice(&["keep_last", "keep_all"]);
@@ -9,7 +9,19 @@ const THREADS: Range = Range::Integers(0, 256);
 pub const SHIPPED: f64 = -1.0;
 
 const fn parameter(name: &'static str, default: Default, range: Range, description: &'static str) -> Parameter {
-    Parameter { name, default, range, description }
+    Parameter { name, default, range, takes: Takes::WhenConfigured, description }
+}
+
+impl Parameter {
+    const fn at_once(mut self) -> Self {
+        self.takes = Takes::AtOnce;
+        self
+    }
+
+    const fn at_start(mut self) -> Self {
+        self.takes = Takes::AtStart;
+        self
+    }
 }
 
 /// Every parameter of the node.
@@ -25,7 +37,7 @@ pub const TABLE: &[Parameter] = &[
         Default::Texts(&[]),
         Range::Any,
         "Classes to look for from the start. Empty: nothing is looked for until ~/set_vocabulary says what.",
-    ),
+    ).at_once(),
     parameter("max_classes", Default::Integer(256), Range::Integers(1, 4096), "Longest class list that is accepted."),
     parameter(
         "image_transport",
@@ -34,45 +46,52 @@ pub const TABLE: &[Parameter] = &[
         "What `image` carries: sensor_msgs/Image (raw) or sensor_msgs/CompressedImage (compressed).",
     ),
     parameter(
+        "autostart",
+        Default::Bool(true),
+        Range::Any,
+        "Configure and activate by itself at the start. Otherwise the node waits, unconfigured, for its life-cycle services to be called.",
+    )
+    .at_start(),
+    parameter(
         "use_sim_time",
         Default::Bool(false),
         Range::Any,
         "Take the time of our own stamps (vocabulary, label info, diagnostics) from /clock.",
-    ),
+    ).at_start(),
     parameter(
         "box_threshold",
         Default::Double(SHIPPED),
         Range::Doubles(-1.0, 1.0),
         "Detections with a score above it are kept. -1: as shipped with the detector.",
-    ),
+    ).at_once(),
     parameter(
         "text_threshold",
         Default::Double(SHIPPED),
         Range::Doubles(-1.0, 1.0),
         "Tokens above it make the label, with label_rule token_labels. -1: as shipped with the detector.",
-    ),
+    ).at_once(),
     parameter(
         "nms_iou",
         Default::Double(SHIPPED),
         Range::Doubles(-1.0, 1.0),
         "Boxes of one class that overlap more are one object. -1: as shipped with the detector.",
-    ),
+    ).at_once(),
     parameter(
         "label_rule",
         Default::Text("phrase_spans"),
         Range::Choice(&["phrase_spans", "token_labels"]),
         "How a detection gets its class: the phrase with the best score, or the tokens above text_threshold (Hugging Face's rule).",
     ),
-    parameter("use_box", Default::Bool(true), Range::Any, "Give the detection box to the mask decoder."),
-    parameter("use_points", Default::Bool(true), Range::Any, "Give points inside the box to the mask decoder."),
-    parameter("n_points", Default::Integer(20), Range::Integers(0, 256), "Most points per object."),
+    parameter("use_box", Default::Bool(true), Range::Any, "Give the detection box to the mask decoder.").at_once(),
+    parameter("use_points", Default::Bool(true), Range::Any, "Give points inside the box to the mask decoder.").at_once(),
+    parameter("n_points", Default::Integer(20), Range::Integers(0, 256), "Most points per object.").at_once(),
     parameter(
         "max_objects",
         Default::Integer(64),
         Range::Integers(1, 1024),
         "Most objects per image, the best by score.",
-    ),
-    parameter("mask_batch", Default::Integer(8), Range::Integers(1, 256), "Most objects per run of the mask decoder."),
+    ).at_once(),
+    parameter("mask_batch", Default::Integer(8), Range::Integers(1, 256), "Most objects per run of the mask decoder.").at_once(),
     parameter(
         "provider",
         Default::Text("cpu"),
@@ -131,13 +150,13 @@ pub const TABLE: &[Parameter] = &[
         Default::Double(0.0),
         Range::Doubles(0.0, 1000.0),
         "Most overlay pictures a second on ~/overlay/image. 0: one for every result.",
-    ),
+    ).at_once(),
     parameter(
         "diagnostics.period",
         Default::Double(1.0),
         Range::Doubles(0.1, 60.0),
         "Seconds between two messages on /diagnostics.",
-    ),
+    ).at_once(),
     parameter(
         "refresh.enabled",
         Default::Bool(false),

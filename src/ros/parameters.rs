@@ -77,6 +77,17 @@ pub enum Range {
     Choice(&'static [&'static str]),
 }
 
+/// When a new value of a parameter takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// At once, between two frames.
+    AtOnce,
+    /// When the node is configured; it can be set while the node is unconfigured.
+    WhenConfigured,
+    /// When the node starts; it cannot be set later.
+    AtStart,
+}
+
 /// One row of the table.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Parameter {
@@ -86,6 +97,8 @@ pub struct Parameter {
     pub default: Default,
     /// Allowed values.
     pub range: Range,
+    /// When a new value takes effect.
+    pub takes: Takes,
     /// One or two sentences for people.
     pub description: &'static str,
 }
@@ -225,14 +238,35 @@ impl Values {
         Ok(())
     }
 
-    fn set(&mut self, name: &str, yaml: &Yaml, place: &str) -> Result<(), ParameterError> {
-        let Some(parameter) = self.table.iter().find(|parameter| parameter.name == name) else {
-            return Err(ParameterError::Unknown {
-                place: place.to_owned(),
-                name: name.to_owned(),
-                nearest: nearest(name, self.table),
-            });
+    /// The row of the table with this name; `place` is what the error names.
+    ///
+    /// # Errors
+    /// [`ParameterError::Unknown`].
+    pub fn row(&self, name: &str, place: &str) -> Result<&'static Parameter, ParameterError> {
+        self.table.iter().find(|parameter| parameter.name == name).ok_or_else(|| ParameterError::Unknown {
+            place: place.to_owned(),
+            name: name.to_owned(),
+            nearest: nearest(name, self.table),
+        })
+    }
+
+    /// Sets a parameter to a typed value. A whole number will do for a double.
+    ///
+    /// # Errors
+    /// [`ParameterError`] for an unknown name, another type, or a value outside the range.
+    pub fn assign(&mut self, name: &str, value: Value, place: &str) -> Result<(), ParameterError> {
+        let yaml = match value {
+            Value::Bool(value) => Yaml::Bool(value),
+            Value::Integer(value) => Yaml::Number(value.into()),
+            Value::Double(value) => Yaml::Number(value.into()),
+            Value::Text(value) => Yaml::String(value),
+            Value::Texts(values) => Yaml::Sequence(values.into_iter().map(Yaml::String).collect()),
         };
+        self.set(name, &yaml, place)
+    }
+
+    fn set(&mut self, name: &str, yaml: &Yaml, place: &str) -> Result<(), ParameterError> {
+        let parameter = self.row(name, place)?;
         let default = parameter.default.value();
         let found = || serde_yaml_ng::to_string(yaml).map_or_else(|_| "?".to_owned(), |text| text.trim().to_owned());
         let value = convert(yaml, &default).ok_or_else(|| ParameterError::Type {

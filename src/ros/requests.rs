@@ -8,7 +8,11 @@ use super::{
     Qos,
     arguments::NodeIdentity,
     convert,
-    messages::{SetVocabulary, SetVocabularyRequest, SetVocabularyResponse, StringMessage, Trigger, TriggerResponse},
+    intake::Intake,
+    messages::{
+        SetBool, SetBoolRequest, SetBoolResponse, SetVocabulary, SetVocabularyRequest, SetVocabularyResponse,
+        StringMessage, Trigger, TriggerResponse,
+    },
     node::NodeError,
     refresh::{RefreshHandle, RefreshLoop},
     transport::{RawServer, RawSubscription, Transport, TransportError, serve, subscribe},
@@ -135,6 +139,28 @@ fn look(handle: &RefreshHandle) -> Result<String, String> {
             RecvTimeoutError::Disconnected => "the vocabulary loop has ended; the node's log says why".to_owned(),
         })
     })
+}
+
+/// `~/enable`: takes images or lets them pass, with everything kept ready.
+pub struct Enabling {
+    _service: Option<Box<dyn RawServer>>,
+}
+
+impl Enabling {
+    /// Offers the service.
+    ///
+    /// # Errors
+    /// [`NodeError`] when it cannot be made.
+    pub fn start(transport: &dyn Transport, identity: &NodeIdentity, intake: &Arc<Intake>) -> Result<Self, NodeError> {
+        let name = identity.resolve("~/enable")?;
+        let intake = Arc::clone(intake);
+        let service = serve::<SetBool, _>(transport, &name, move |SetBoolRequest { data }| {
+            intake.enable(data);
+            let message = if data { "images are labelled" } else { "images are let pass" };
+            SetBoolResponse { success: true, message: message.to_owned() }
+        });
+        Ok(Self { _service: offered(&name, service)? })
+    }
 }
 
 /// A service, or `None` where the transport has no services of that type.

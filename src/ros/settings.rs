@@ -24,6 +24,8 @@ pub struct Settings {
     pub max_classes: usize,
     /// Whether `image` is a `sensor_msgs/CompressedImage`.
     pub compressed: bool,
+    /// Whether the node becomes active by itself.
+    pub autostart: bool,
     /// Whether time comes from `/clock`.
     pub use_sim_time: bool,
     /// `None`: as shipped with the detector.
@@ -162,6 +164,7 @@ impl Settings {
             classes: read.texts("classes"),
             max_classes: read.integer("max_classes"),
             compressed: read.text("image_transport") == "compressed",
+            autostart: read.bool("autostart"),
             use_sim_time: read.bool("use_sim_time"),
             box_threshold: read.threshold("box_threshold")?,
             text_threshold: read.threshold("text_threshold")?,

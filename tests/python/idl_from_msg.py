@@ -30,8 +30,22 @@ VISION_MSGS = {
     "LabelInfo": "std_msgs/Header header\nvision_msgs/VisionClass[] class_map\nfloat32 threshold",
 }
 
-# Services of std_srvs, which rosbags does not carry.
-STD_SRVS = {"Trigger": "\n---\nbool success\nstring message"}
+# Standard services, which rosbags does not carry; their messages it does.
+SERVICES = {
+    "std_srvs/srv/Trigger": "\n---\nbool success\nstring message",
+    "std_srvs/srv/SetBool": "bool data\n---\nbool success\nstring message",
+    "lifecycle_msgs/srv/ChangeState": "lifecycle_msgs/Transition transition\n---\nbool success",
+    "lifecycle_msgs/srv/GetState": "\n---\nlifecycle_msgs/State current_state",
+    "lifecycle_msgs/srv/GetAvailableStates": "\n---\nlifecycle_msgs/State[] available_states",
+    "lifecycle_msgs/srv/GetAvailableTransitions": "\n---\nlifecycle_msgs/TransitionDescription[] available_transitions",
+    "rcl_interfaces/srv/ListParameters": "string[] prefixes\nuint64 depth\n---\nrcl_interfaces/ListParametersResult result",
+    "rcl_interfaces/srv/GetParameters": "string[] names\n---\nrcl_interfaces/ParameterValue[] values",
+    "rcl_interfaces/srv/GetParameterTypes": "string[] names\n---\nuint8[] types",
+    "rcl_interfaces/srv/DescribeParameters": "string[] names\n---\nrcl_interfaces/ParameterDescriptor[] descriptors",
+    "rcl_interfaces/srv/SetParameters": "rcl_interfaces/Parameter[] parameters\n---\nrcl_interfaces/SetParametersResult[] results",
+    "rcl_interfaces/srv/SetParametersAtomically":
+        "rcl_interfaces/Parameter[] parameters\n---\nrcl_interfaces/SetParametersResult result",
+}  # fmt: skip
 
 PRIMITIVES = {
     "bool": bool,
@@ -61,8 +75,7 @@ def definitions():
     for path in sorted(ROOT.glob("msg/*.msg")):
         found.update(get_types_from_msg(path.read_text(), f"scenelex/msg/{path.stem}"))
     services = {f"scenelex/srv/{path.stem}": path.read_text() for path in sorted(ROOT.glob("srv/*.srv"))}
-    services |= {f"std_srvs/srv/{name}": text for name, text in STD_SRVS.items()}
-    for name, definition in services.items():
+    for name, definition in (services | SERVICES).items():
         for half, text in zip(("Request", "Response"), definition.split("\n---\n"), strict=True):
             # rosbags would call it scenelex/srv/msg/…
             (fields,) = get_types_from_msg(text, name.replace("/srv/", "/msg/")).values()

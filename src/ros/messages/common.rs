@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::{RosService, message_types};
+use super::RosService;
 use crate::types;
 
 /// `builtin_interfaces/Time`.
@@ -282,6 +282,13 @@ impl RosService for Trigger {
     const TYPE: &'static str = "std_srvs/srv/Trigger";
     type Request = TriggerRequest;
     type Response = TriggerResponse;
+}
+
+service! {
+    /// `std_srvs/SetBool`.
+    SetBool "std_srvs/srv/SetBool":
+    SetBoolRequest "std_srvs/srv/SetBool_Request" { data: bool }
+    SetBoolResponse "std_srvs/srv/SetBool_Response" { success: bool, message: String }
 }
 
 message_types! {

@@ -3,14 +3,64 @@
 //! Field order and types are the definition: CDR has no names. A test traces every struct with [`super::describe`] and
 //! compares it with the `.msg` files and with type hashes computed by an independent implementation.
 
+macro_rules! message_types {
+    ($($message:ty => $name:literal),+ $(,)?) => {
+        $(impl $crate::ros::messages::RosMessage for $message {
+            const TYPE: &'static str = $name;
+        })+
+    };
+}
+
+/// A service with its two halves.
+macro_rules! service {
+    (
+        $(#[$about:meta])* $name:ident $type_name:literal:
+        $request:ident $request_name:literal { $($asked:ident: $asked_type:ty),+ $(,)? }
+        $response:ident $response_name:literal { $($told:ident: $told_type:ty),+ $(,)? }
+    ) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug)]
+        pub struct $name;
+
+        impl $crate::ros::messages::RosService for $name {
+            const TYPE: &'static str = $type_name;
+            type Request = $request;
+            type Response = $response;
+        }
+
+        #[doc = concat!("What the client of [`", stringify!($name), "`] sends.")]
+        #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[serde(rename = $request_name)]
+        #[allow(missing_docs, reason = "fields as in the definition")]
+        pub struct $request {
+            $(pub $asked: $asked_type,)+
+        }
+
+        #[doc = concat!("What the server of [`", stringify!($name), "`] answers.")]
+        #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[serde(rename = $response_name)]
+        #[allow(missing_docs, reason = "fields as in the definition")]
+        pub struct $response {
+            $(pub $told: $told_type,)+
+        }
+
+        message_types! {
+            $request => $request_name,
+            $response => $response_name,
+        }
+    };
+}
+
 mod common;
+pub mod lifecycle;
 pub mod parameters;
 mod perception;
 mod scenelex;
 
 pub use common::{
     CameraInfo, Clock, CompressedImage, CompressedImageView, DiagnosticArray, DiagnosticStatus, Duration, Header,
-    Image, ImageView, KeyValue, Octet, RegionOfInterest, StringMessage, Time, Trigger, TriggerRequest, TriggerResponse,
+    Image, ImageView, KeyValue, Octet, RegionOfInterest, SetBool, SetBoolRequest, SetBoolResponse, StringMessage, Time,
+    Trigger, TriggerRequest, TriggerResponse,
 };
 pub use perception::{
     BoundingBox2D, Detection2D, Detection2DArray, LabelInfo, ObjectHypothesis, ObjectHypothesisWithPose, Point,
@@ -36,12 +86,3 @@ pub trait RosService {
     /// What the server answers.
     type Response: RosMessage;
 }
-
-macro_rules! message_types {
-    ($($message:ty => $name:literal),+ $(,)?) => {
-        $(impl $crate::ros::messages::RosMessage for $message {
-            const TYPE: &'static str = $name;
-        })+
-    };
-}
-pub(crate) use message_types;

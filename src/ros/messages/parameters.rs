@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Octet, RosService, message_types};
+use super::{Octet, Time};
 
 /// Numbers of `rcl_interfaces/msg/ParameterType`.
 pub mod parameter_type {
@@ -37,6 +37,19 @@ pub struct ParameterValue {
     pub integer_array_value: Vec<i64>,
     pub double_array_value: Vec<f64>,
     pub string_array_value: Vec<String>,
+}
+
+impl ParameterValue {
+    /// Whether it is a list of any type without elements.
+    #[must_use]
+    pub fn is_empty_list(&self) -> bool {
+        (5..=9).contains(&self.kind)
+            && self.byte_array_value.is_empty()
+            && self.bool_array_value.is_empty()
+            && self.integer_array_value.is_empty()
+            && self.double_array_value.is_empty()
+            && self.string_array_value.is_empty()
+    }
 }
 
 /// A name with its value.
@@ -105,46 +118,6 @@ pub struct ListParametersResult {
     pub prefixes: Vec<String>,
 }
 
-/// A service with its two halves.
-macro_rules! service {
-    (
-        $(#[$about:meta])* $name:ident $type_name:literal:
-        $request:ident $request_name:literal { $($asked:ident: $asked_type:ty),+ $(,)? }
-        $response:ident $response_name:literal { $($told:ident: $told_type:ty),+ $(,)? }
-    ) => {
-        $(#[$about])*
-        #[derive(Clone, Copy, Debug)]
-        pub struct $name;
-
-        impl RosService for $name {
-            const TYPE: &'static str = $type_name;
-            type Request = $request;
-            type Response = $response;
-        }
-
-        #[doc = concat!("What the client of [`", stringify!($name), "`] sends.")]
-        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-        #[serde(rename = $request_name)]
-        #[allow(missing_docs, reason = "fields as in the definition")]
-        pub struct $request {
-            $(pub $asked: $asked_type,)+
-        }
-
-        #[doc = concat!("What the server of [`", stringify!($name), "`] answers.")]
-        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-        #[serde(rename = $response_name)]
-        #[allow(missing_docs, reason = "fields as in the definition")]
-        pub struct $response {
-            $(pub $told: $told_type,)+
-        }
-
-        message_types! {
-            $request => $request_name,
-            $response => $response_name,
-        }
-    };
-}
-
 service! {
     /// Names of a node's parameters.
     ListParameters "rcl_interfaces/srv/ListParameters":
@@ -182,7 +155,21 @@ service! {
     SetParametersAtomicallyResponse "rcl_interfaces/srv/SetParametersAtomically_Response" { result: SetParametersResult }
 }
 
+/// What changed; on `/parameter_events`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename = "rcl_interfaces/msg/ParameterEvent")]
+#[allow(missing_docs, reason = "fields as in the definition")]
+pub struct ParameterEvent {
+    pub stamp: Time,
+    /// Fully qualified name of the node.
+    pub node: String,
+    pub new_parameters: Vec<NamedParameter>,
+    pub changed_parameters: Vec<NamedParameter>,
+    pub deleted_parameters: Vec<NamedParameter>,
+}
+
 message_types! {
+    ParameterEvent => "rcl_interfaces/msg/ParameterEvent",
     ParameterValue => "rcl_interfaces/msg/ParameterValue",
     NamedParameter => "rcl_interfaces/msg/Parameter",
     FloatingPointRange => "rcl_interfaces/msg/FloatingPointRange",

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Duration, Header, RegionOfInterest, RosService, message_types};
+use super::{Duration, Header, RegionOfInterest, RosService};
 
 /// `scenelex/LabeledMask`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
