@@ -14,6 +14,9 @@ pub enum FrameError {
     /// A mask could not be brought to image size.
     #[error("mask: {0}")]
     Resolve(String),
+    /// No image was processed yet.
+    #[error("no image has come from the camera yet")]
+    NoImage,
     /// A thread of the pipeline is gone.
     #[error("the thread of the {0} has ended")]
     ThreadEnded(&'static str),
@@ -27,6 +30,7 @@ impl FrameError {
             Self::Decode(error) => error.kind(),
             Self::Inference(_) => "inference",
             Self::Resolve(_) => "resolve",
+            Self::NoImage => "no_image",
             Self::ThreadEnded(_) => "thread",
         }
     }

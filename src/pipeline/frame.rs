@@ -43,12 +43,12 @@ pub struct Models {
 /// Buffers are kept between frames: a steady stream of images of one size allocates no image-sized memory.
 pub struct Pipeline {
     config: PipelineConfig,
-    decoder: ImageDecoder,
+    pub(super) decoder: ImageDecoder,
     detector: Box<dyn Detector>,
-    encoder: EncoderThread,
-    mask_decoders: DecoderPool,
-    resolver: Resolver,
-    rgb: Arc<RgbImage>,
+    pub(super) encoder: EncoderThread,
+    pub(super) mask_decoders: DecoderPool,
+    pub(super) resolver: Resolver,
+    pub(super) rgb: Arc<RgbImage>,
     raw: Vec<RawDetections>,
     candidates: Vec<Candidate>,
     points: Vec<(f32, PixelPoint)>,

@@ -41,6 +41,8 @@ pub struct LatestSlot<T> {
 struct State<T> {
     value: Option<T>,
     closed: bool,
+    /// Whoever waits is to go on without a value.
+    woken: bool,
     dropped: u64,
 }
 
@@ -54,7 +56,10 @@ impl<T> LatestSlot<T> {
     /// An empty, open slot.
     #[must_use]
     pub fn new() -> Self {
-        Self { state: Mutex::new(State { value: None, closed: false, dropped: 0 }), changed: Condvar::new() }
+        Self {
+            state: Mutex::new(State { value: None, closed: false, woken: false, dropped: 0 }),
+            changed: Condvar::new(),
+        }
     }
 
     // A panic while the lock is held cannot leave the state half changed, so poisoning says nothing here.
@@ -89,11 +94,17 @@ impl<T> LatestSlot<T> {
                 return Take::Closed;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || std::mem::take(&mut state.woken) {
                 return Take::TimedOut;
             }
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// Has whoever waits for a value, or does so next, go on without one, once.
+    pub fn wake(&self) {
+        self.lock().woken = true;
+        self.changed.notify_one();
     }
 
     /// Takes the value if there is one.

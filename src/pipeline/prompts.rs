@@ -1,5 +1,6 @@
 //! Prompts for the mask decoder.
 
+use super::segment::ObjectPrompt;
 use crate::{
     imaging::Placement,
     inference::PromptBatch,
@@ -9,6 +10,7 @@ use crate::{
 /// SAM's point labels.
 mod label {
     pub const PADDING: f32 = -1.0;
+    pub const BACKGROUND: f32 = 0.0;
     pub const FOREGROUND: f32 = 1.0;
     pub const BOX_TOP_LEFT: f32 = 2.0;
     pub const BOX_BOTTOM_RIGHT: f32 = 3.0;
@@ -46,4 +48,29 @@ pub fn fill<'a>(
         batch.labels.extend(std::iter::repeat_n(label::PADDING, padding));
         batch.prompts += 1;
     }
+}
+
+/// Fills `batch` with one object's prompt: its points, then the corners of its box or, without one, a padding point.
+pub fn fill_one(batch: &mut PromptBatch, prompt: &ObjectPrompt, placement: &Placement) {
+    let closing = if prompt.bbox.is_some() { 2 } else { 1 };
+    batch.reset(prompt.points.len() + closing, prompt.bbox.is_none() && prompt.points.len() == 1);
+    let mut push = |point: PixelPoint, label: f32| {
+        let point = placement.to_model(point);
+        batch.coords.extend([point.x, point.y]);
+        batch.labels.push(label);
+    };
+    for &(point, on_it) in &prompt.points {
+        push(point, if on_it { label::FOREGROUND } else { label::BACKGROUND });
+    }
+    match prompt.bbox {
+        Some(bbox) => {
+            push(PixelPoint { x: bbox.x0, y: bbox.y0 }, label::BOX_TOP_LEFT);
+            push(PixelPoint { x: bbox.x1, y: bbox.y1 }, label::BOX_BOTTOM_RIGHT);
+        }
+        None => {
+            batch.coords.extend([0.0, 0.0]);
+            batch.labels.push(label::PADDING);
+        }
+    }
+    batch.prompts = 1;
 }

@@ -25,6 +25,7 @@ use super::{
     refresh::RefreshLoop,
     refresh_settings::RefreshSettings,
     requests::{Enabling, Refreshing, VocabularyRequests},
+    segment::Segmenting,
     settings::Settings,
     transport::{Publisher, RawSubscription, Transport, TransportError},
 };
@@ -57,6 +58,7 @@ pub struct Engine {
     pub changes: Receiver<Arc<PreparedVocabulary>>,
     requests: VocabularyRequests,
     enabling: Enabling,
+    segmenting: Segmenting,
     refresh: Option<Refreshing>,
     vocabulary_topic: Publisher<Vocabulary>,
     label_info: Publisher<LabelInfo>,
@@ -101,6 +103,7 @@ impl Engine {
 
         let intake = Arc::new(Intake::new());
         let enabling = Enabling::start(on, identity, &intake)?;
+        let (segmenting, segments) = Segmenting::start(on, identity, &intake)?;
         let frames = Frames::start(FrameLoop {
             pipeline,
             outputs,
@@ -108,6 +111,7 @@ impl Engine {
             vocabulary: vocabulary.clone(),
             tuning: Arc::clone(&tuning),
             tap,
+            segments,
         })?;
         let engine = Self {
             image_topic: identity.resolve("image")?,
@@ -125,6 +129,7 @@ impl Engine {
             changes,
             requests,
             enabling,
+            segmenting,
             refresh,
             vocabulary_topic,
             label_info,
@@ -208,14 +213,14 @@ impl Engine {
 
     /// Stops input, lets the frame under way be published, takes everything off the graph.
     pub fn stop(self) {
-        let Self { image, intake, frames, requests, enabling, refresh, .. } = self;
+        let Self { image, intake, frames, requests, enabling, segmenting, refresh, .. } = self;
         drop(image);
         intake.close();
         if let Some(refresh) = &refresh {
             refresh.running.handle().stop();
         }
         frames.join(GRACE);
-        drop((requests, enabling, refresh));
+        drop((requests, enabling, segmenting, refresh));
         let counts = intake.counts().snapshot(Instant::now());
         tracing::info!(
             received = counts.received,

@@ -17,6 +17,7 @@ use super::{
     intake::{Intake, LOG_INTERVAL},
     outputs::Outputs,
     refresh::SceneTap,
+    segment::SegmentJob,
     throttle::Throttle,
 };
 use crate::{
@@ -50,6 +51,8 @@ pub struct FrameLoop {
     pub tuning: Arc<ArcSwap<Tuning>>,
     /// Takes images for the vocabulary loop.
     pub tap: Option<SceneTap>,
+    /// What `~/segment` is asked for.
+    pub segments: Receiver<SegmentJob>,
 }
 
 /// The frame loop on its thread.
@@ -94,12 +97,15 @@ impl Frames {
 
 impl FrameLoop {
     fn run(self) {
-        let Self { mut pipeline, mut outputs, intake, vocabulary, tuning, mut tap } = self;
+        let Self { mut pipeline, mut outputs, intake, vocabulary, tuning, mut tap, segments } = self;
         let mut result = FrameResult::default();
         let mut tuned = tuning.load_full();
         let mut throttle = Throttle::new(LOG_INTERVAL);
         let gate = tap.as_ref().map(SceneTap::gate).unwrap_or_default();
         loop {
+            if let Ok(job) = segments.try_recv() {
+                job.run(&mut pipeline, &result);
+            }
             let mut arrived = match intake.take(Duration::from_secs(1)) {
                 Take::Value(arrived) => arrived,
                 Take::TimedOut => continue,

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     cdr::{CdrError, CdrView},
-    messages::{CompressedImageView, ImageView},
+    messages::{CompressedImageView, Image, ImageView},
     throttle::Throttle,
     transport::MessageHandler,
 };
@@ -122,6 +122,11 @@ impl Intake {
         self.slot.take_blocking(timeout)
     }
 
+    /// Has [`Intake::take`] return without an image, once: there is something else to do.
+    pub fn wake(&self) {
+        self.slot.wake();
+    }
+
     /// Returns an image whose memory may be used for the next one.
     pub fn give_back(&self, image: CameraImage) {
         let _ = self.spare.put(image);
@@ -131,6 +136,20 @@ impl Intake {
     pub fn close(&self) {
         self.slot.close();
         self.discard_waiting();
+    }
+}
+
+/// An image message as the decoder takes it.
+pub fn camera_image(message: Image) -> CameraImage {
+    CameraImage {
+        header: message.header.into(),
+        payload: ImagePayload::Raw {
+            size: ImageSize::new(message.width, message.height),
+            encoding: message.encoding,
+            is_bigendian: message.is_bigendian != 0,
+            step: message.step,
+            data: message.data,
+        },
     }
 }
 
@@ -171,7 +190,7 @@ pub fn fill(view: CdrView<'_>, compressed: bool, image: &mut CameraImage) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ros::{cdr::encode, messages::Image};
+    use crate::ros::cdr::encode;
 
     fn message(fill: u8) -> bytes::Bytes {
         let image = Image {

@@ -33,6 +33,7 @@ pub mod r2r;
 pub mod refresh;
 mod refresh_settings;
 mod requests;
+mod segment;
 pub mod settings;
 mod throttle;
 pub mod transport;

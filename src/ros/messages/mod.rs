@@ -67,8 +67,8 @@ pub use perception::{
     Point2D, Pose, Pose2D, PoseWithCovariance, Quaternion, VisionClass,
 };
 pub use scenelex::{
-    LabeledMask, LabeledMaskArray, SetVocabulary, SetVocabularyRequest, SetVocabularyResponse, StageDuration,
-    Vocabulary, VocabularyEntry,
+    LabeledMask, LabeledMaskArray, Segment, SegmentPrompt, SegmentRequest, SegmentResponse, SetVocabulary,
+    SetVocabularyRequest, SetVocabularyResponse, StageDuration, Vocabulary, VocabularyEntry,
 };
 
 /// A message type with its ROS name.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Duration, Header, RegionOfInterest, RosService};
+use super::{Duration, Header, Image, Point, RegionOfInterest, RosService};
 
 /// `scenelex/LabeledMask`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -122,7 +122,31 @@ impl RosService for SetVocabulary {
     type Response = SetVocabularyResponse;
 }
 
+/// `scenelex/SegmentPrompt`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename = "scenelex/msg/SegmentPrompt")]
+pub struct SegmentPrompt {
+    /// Comes back with the mask.
+    pub label: String,
+    /// Width and height 0: no box.
+    #[serde(rename = "box")]
+    pub bbox: RegionOfInterest,
+    /// Pixels; z is not looked at.
+    pub points: Vec<Point>,
+    /// 1: on the thing; 0: beside it.
+    #[serde(with = "serde_bytes")]
+    pub point_labels: Vec<u8>,
+}
+
+service! {
+    /// `scenelex/Segment`.
+    Segment "scenelex/srv/Segment":
+    SegmentRequest "scenelex/srv/Segment_Request" { image: Image, prompts: Vec<SegmentPrompt> }
+    SegmentResponse "scenelex/srv/Segment_Response" { success: bool, message: String, masks: LabeledMaskArray }
+}
+
 message_types! {
+    SegmentPrompt => "scenelex/msg/SegmentPrompt",
     LabeledMask => "scenelex/msg/LabeledMask",
     StageDuration => "scenelex/msg/StageDuration",
     LabeledMaskArray => "scenelex/msg/LabeledMaskArray",

@@ -45,6 +45,7 @@ pub fn open(node: &mut Node, service: &str, type_name: &str) -> Option<r2r::Resu
         };
     }
     by_name! {
+        #[cfg(not(feature = "r2r-check"))] scenelex/Segment,
         #[cfg(not(feature = "r2r-check"))] scenelex/SetVocabulary,
         #[cfg(not(feature = "r2r-check"))] std_srvs/SetBool,
         #[cfg(not(feature = "r2r-check"))] std_srvs/Trigger,
