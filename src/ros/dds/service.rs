@@ -203,7 +203,13 @@ fn answer(
             }
         },
     }?;
-    let options = WriteOptionsBuilder::new().source_timestamp(Timestamp::now()).related_sample_identity(identity);
+    let options = WriteOptionsBuilder::new().source_timestamp(Timestamp::now());
+    let options = match Mapping::of(client) {
+        Mapping::Enhanced => options.related_sample_identity(identity),
+        // Not only needless: RustDDS 0.15 leaves the identity out of account when it cuts a sample that fills a datagram
+        // (64 kB), and the datagram is too long to be sent.
+        Mapping::Cyclone => options,
+    };
     Some((body, options.build()))
 }
 
