@@ -130,7 +130,7 @@ def run(parameters: dict, pictures: list, domain: int) -> dict:
             picture = jpeg(rgb)
             if looks:
                 answers = []
-                call = lambda: answers.append(peer.call(f"{NODE}/refresh_vocabulary", "std_srvs/srv/Trigger", timeout=60))
+                call = lambda: answers.append(peer.call(f"{NODE}/refresh_vocabulary", "std_srvs/srv/Trigger", timeout=120))
                 caller = threading.Thread(target=call)
                 caller.start()
                 while caller.is_alive():
