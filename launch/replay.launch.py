@@ -90,7 +90,9 @@ def player_and_recorder(context):
         player = ExecuteProcess(cmd=play, name="player", output="screen")
         recorder = ExecuteProcess(cmd=record, name="recorder", output="screen", sigterm_timeout="10")
     else:
-        player = tool("player", "play", bag, "--clock", "--rate", rate, "--quiet")
+        # The images alone: a bag may hold types this package was not built with.
+        image = given("image") + ("/compressed" if given("image_transport") == "compressed" else "")
+        player = tool("player", "play", bag, "--clock", "--rate", rate, "--quiet", "--topics", image)
         recorder = tool("recorder", "record", *topics, "--out", out)
 
     started = []

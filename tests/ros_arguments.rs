@@ -52,6 +52,18 @@ fn names_without_rules_stay_and_the_first_rule_wins() {
 }
 
 #[test]
+fn a_second_remapping_can_be_forestalled() {
+    let node = parse("--ros-args -r ~/masks:=/first -r /first:=/second -r /a:=/b -r /b:=/a -r /a:=/c").unwrap();
+    let node = node.identity("scenelex").unwrap();
+    for name in ["~/masks", "/first", "/a", "/b", "/other", "~/detections"] {
+        let resolved = node.resolve(name).unwrap();
+        assert_eq!(node.resolve(&node.before_remapping(&resolved)).unwrap(), resolved, "{name}");
+    }
+    assert_eq!(node.before_remapping("/first"), "/scenelex/masks");
+    assert_eq!(node.before_remapping("/other"), "/other");
+}
+
+#[test]
 fn what_cannot_be_understood_is_named() {
     for (line, expected) in [
         ("image:=/a", "image:=/a"),

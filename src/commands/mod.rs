@@ -94,8 +94,9 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 }
 
 /// What libraries may say. RustDDS warns about every packet it would not send beyond this machine when the node was told
-/// to stay on it; what matters of its errors comes back as results.
-const LIBRARIES: &str = "warn,rustdds=error,rustdds::network=off,ros2_client=error";
+/// to stay on it; what matters of its errors comes back as results. r2r calls it an error whenever a publisher leaves: it is
+/// woken for that and finds no sample.
+const LIBRARIES: &str = "warn,rustdds=error,rustdds::network=off,ros2_client=error,r2r::subscribers=off";
 
 fn start_logging(level: Option<&str>) -> anyhow::Result<()> {
     let filter = match level {

@@ -229,4 +229,16 @@ impl NodeIdentity {
         }
         Ok(full)
     }
+
+    /// A name that [`Self::resolve`] turns into the full name `resolved`: for rcl, which applies the same rules to every
+    /// name it is given and would apply them twice. Most names are their own.
+    #[must_use]
+    pub fn before_remapping(&self, resolved: &str) -> String {
+        if self.resolve(resolved).is_ok_and(|again| again == resolved) {
+            return resolved.to_owned();
+        }
+        let from = |rule: &Remap| names::expand(&rule.from, &self.namespace, &self.name).ok();
+        let leads_here = |from: &String| self.resolve(from).is_ok_and(|to| to == resolved);
+        self.remaps.iter().filter_map(from).find(leads_here).unwrap_or_else(|| resolved.to_owned())
+    }
 }

@@ -2,8 +2,8 @@
 //!
 //! One thread, `ros`, owns the rcl node: it spins, drains every subscription after each wake-up (r2r queues ten samples
 //! and then drops the newest) and carries out what others ask of the node in between. Publishing needs no thread but
-//! the publisher's own. rcl reads the process's arguments itself, so parameter and remapping rules are known to ROS 2's
-//! tools too.
+//! the publisher's own. rcl reads the process's arguments itself, so its own topics and logs follow them too; names are
+//! given to it so that its remapping gives what the node has resolved already.
 
 mod owner;
 mod publisher;
@@ -28,9 +28,12 @@ use self::{
     service::R2rServer,
     subscription::R2rSubscription,
 };
-use super::transport::{
-    self, Durability, History, MessageHandler, Qos, RawClient, RawPublisher, RawServer, RawSubscription, Reliability,
-    ServiceHandler, TopicInfo, Transport, TransportError,
+use super::{
+    arguments::{NodeIdentity, RosArguments},
+    transport::{
+        self, Durability, History, MessageHandler, Qos, RawClient, RawPublisher, RawServer, RawSubscription,
+        Reliability, ServiceHandler, TopicInfo, Transport, TransportError,
+    },
 };
 
 /// How long the end of the `ros` thread may take, farewells to the graph included.
@@ -41,6 +44,8 @@ const WAITING_TASKS: usize = 64;
 /// One node on rcl.
 pub struct R2rTransport {
     node_name: String,
+    /// The rules that rcl applies to every name.
+    identity: Option<NodeIdentity>,
     tasks: Sender<Task>,
     /// Disconnected when the thread ends.
     ended: Receiver<()>,
@@ -57,6 +62,7 @@ impl R2rTransport {
         let (ready, is_ready) = bounded(1);
         let (alive, ended) = bounded::<()>(0);
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        let identity = process_identity(&name);
         let start = |reason: String| TransportError::Start { domain: domain(), reason };
         let thread = thread::Builder::new()
             .name("ros".to_owned())
@@ -75,7 +81,12 @@ impl R2rTransport {
             })
             .map_err(|e| start(e.to_string()))?;
         let node_name = is_ready.recv().unwrap_or_else(|_| Err("the ros thread ended".to_owned())).map_err(start)?;
-        Ok(Self { node_name, tasks, ended, thread: Some(thread) })
+        Ok(Self { node_name, identity, tasks, ended, thread: Some(thread) })
+    }
+
+    /// The name to give to rcl so that it becomes `name`.
+    fn rcl_name(&self, name: &str) -> String {
+        self.identity.as_ref().map_or_else(|| name.to_owned(), |identity| identity.before_remapping(name))
     }
 
     /// Runs `make` on the thread that owns the node; its failure becomes [`TransportError::Create`].
@@ -89,6 +100,13 @@ impl R2rTransport {
             .unwrap_or_else(|| Err("the ros thread does not answer".to_owned()))
             .map_err(|reason| TransportError::Create { what, name: name.to_owned(), reason })
     }
+}
+
+/// The node as the process's ROS arguments describe it; `None` where there are none.
+fn process_identity(name: &str) -> Option<NodeIdentity> {
+    let arguments: Vec<_> = std::env::args().skip_while(|argument| argument != "--ros-args").collect();
+    // Wrong arguments were refused before a transport was asked for.
+    RosArguments::parse(&arguments).ok()?.identity(name).ok()
 }
 
 /// The domain as rcl reads it, for messages only.
@@ -118,7 +136,7 @@ impl Transport for R2rTransport {
     }
 
     fn advertise(&self, topic: &str, type_name: &str, qos: Qos) -> Result<Arc<dyn RawPublisher>, TransportError> {
-        let (name, kind) = (topic.to_owned(), type_name.to_owned());
+        let (name, kind) = (self.rcl_name(topic), type_name.to_owned());
         let publisher = self.create("publisher", topic, move |owned| {
             owned.node.create_publisher_untyped(&name, &kind, profile(qos)).map_err(|e| reason(&e, &kind))
         })?;
@@ -136,10 +154,10 @@ impl Transport for R2rTransport {
         qos: Qos,
         handler: MessageHandler,
     ) -> Result<Box<dyn RawSubscription>, TransportError> {
-        let (name, kind) = (topic.to_owned(), type_name.to_owned());
+        let (name, kind, shown) = (self.rcl_name(topic), type_name.to_owned(), topic.to_owned());
         let stop = self.create("subscription", topic, move |owned| {
             let stream = owned.node.subscribe_raw(&name, &kind, profile(qos)).map_err(|e| reason(&e, &kind))?;
-            Ok(owned.subscribed(Box::new(stream), handler, name))
+            Ok(owned.subscribed(Box::new(stream), handler, shown))
         })?;
         Ok(Box::new(R2rSubscription { topic: topic.to_owned(), tasks: self.tasks.clone(), stop }))
     }
@@ -150,7 +168,7 @@ impl Transport for R2rTransport {
         type_name: &str,
         handler: ServiceHandler,
     ) -> Result<Box<dyn RawServer>, TransportError> {
-        let (name, kind) = (service.to_owned(), type_name.to_owned());
+        let (name, kind) = (self.rcl_name(service), type_name.to_owned());
         let requests = self.create("service", service, move |owned| {
             let opened = service::open(&mut owned.node, &name, &kind).transpose().map_err(|e| reason(&e, &kind))?;
             owned.serving |= opened.is_some();
