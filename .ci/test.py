@@ -5,6 +5,7 @@ Everything is built in the release profile, so that dependencies are compiled on
 the tests and the benches.
 """
 
+import os
 import subprocess
 import sys
 import time
@@ -19,6 +20,8 @@ GATES = {
     "Rust tests": ["cargo", "test", "--release", "--locked"],
     "Python tests": [ROOT / ".deps/venv/bin/python", "-m", "pytest", "-ra", "tests/python"],
 }
+# A sourced ROS 2 puts plugins of its own before pytest, which need packages of the system's Python.
+ENVIRONMENT = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 def main():
@@ -26,7 +29,7 @@ def main():
     for name, command in GATES.items():
         print(f"\n=== {name}: {' '.join(map(str, command))}", flush=True)
         start = time.monotonic()
-        code = subprocess.run(command, cwd=ROOT).returncode
+        code = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT).returncode
         results[name] = code
         print(f"=== {name}: {'passed' if code == 0 else 'FAILED'} in {time.monotonic() - start:.0f} s", flush=True)
     failed = [name for name, code in results.items() if code != 0]

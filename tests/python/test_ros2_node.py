@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import time
@@ -165,12 +164,19 @@ def test_stamps_of_simulated_time(ros2: Ros2):  # noqa: F811
 
 
 def test_large_images_arrive(ros2: Ros2):  # noqa: F811
-    """1080p best effort, with the settings of config/cyclonedds.xml."""
-    ros2.node(PARAMETERS)
+    """1080p rgb8, best effort at 15 Hz, with the settings of config/cyclonedds.xml."""
+    # Deeper than usual: what the middleware overwrites has arrived too, but is not counted.
+    node = ros2.node(PARAMETERS | {"qos.image.depth": 20})
+    camera = ros2.camera(*shown(rate=15, size=(1920, 1080)))
     consumer = ros2.consumer()
-    ros2.camera(*shown(rate=5, size=(1920, 1080)))
     found = consumer.next()
     assert (found["width"], found["height"]) == (1920, 1080)
-    time.sleep(5)
-    said = json.dumps([message["header"]["stamp"] for message in consumer.messages()])
-    assert len(consumer.messages()) >= 10, said
+    time.sleep(8)
+    camera.end()
+    time.sleep(1)
+    node.end()
+    (sent,) = re.findall(r"sent (\d+)", camera.output())
+    (received,) = re.findall(r"received=(\d+)", node.output())
+    print(f"1080p at 15 Hz: {received} of {sent} images arrived")
+    # A busy test machine may lose a packet; the defaults lose most images.
+    assert int(sent) > 60 and int(received) >= 0.97 * int(sent)
