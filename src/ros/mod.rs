@@ -22,6 +22,7 @@ mod outputs;
 pub mod parameter_table;
 pub mod parameters;
 mod phrases;
+mod proposer_settings;
 #[cfg(feature = "r2r")]
 pub mod r2r;
 pub mod refresh;
