@@ -8,7 +8,7 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use scenelex::{
     imaging::{
-        DecodeLimits, ImageDecoder, MaskUpscaler, Preprocess, Preprocessor, ResizeRule, RunLengthEncoder,
+        DecodeLimits, ImageDecoder, MaskUpscaler, Preprocess, Preprocessor, ResizeFilter, ResizeRule, RunLengthEncoder,
         SceneSignature,
     },
     types::{BinaryMask, CameraImage, Header, ImagePayload, ImageSize, RgbImage, RunLengths},
@@ -66,7 +66,8 @@ fn preprocess(criterion: &mut Criterion) {
             let image = picture(size);
             let input = resize.placement(size).input;
             let mut tensor = vec![0.0; 3 * input.area()];
-            let mut preprocessor = Preprocessor::new(Preprocess { resize, mean: MEAN, std: STD });
+            let mut preprocessor =
+                Preprocessor::new(Preprocess { resize, filter: ResizeFilter::Bilinear, mean: MEAN, std: STD });
             criterion.bench_function(&format!("preprocess/{name}/{size}"), |b| {
                 b.iter(|| preprocessor.run(black_box(&image), &mut tensor).unwrap());
             });

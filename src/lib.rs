@@ -8,7 +8,7 @@
 //! 3. [`pipeline::Pipeline::process`] is the whole frame, and knows no ROS: decode, detect beside SAM's image encoder,
 //!    phrases to classes, prompts, masks, overlaps.
 //! 4. [`imaging`] decodes pixel encodings, resizes as the models were trained with, and turns masks into run lengths.
-//! 5. [`inference`] holds the bundles and the three models behind traits; `inference::ort` alone knows ONNX Runtime.
+//! 5. [`inference`] holds the bundles and the models behind traits; `inference::ort` alone knows ONNX Runtime.
 //! 6. [`pipeline::PreparedVocabulary`] is the class list with its text already encoded; a thread of its own makes the
 //!    next one and swaps a pointer between two frames.
 //! 7. `ros::outputs` encodes each result once and publishes it; [`ros::transport`] is the port beneath.

@@ -13,7 +13,8 @@ use std::{
 
 use scenelex::{
     imaging::{
-        DecodeLimits, ImageDecoder, MaskUpscaler, Preprocess, Preprocessor, ResizeRule, RunLengthEncoder, draw_overlay,
+        DecodeLimits, ImageDecoder, MaskUpscaler, Preprocess, Preprocessor, ResizeFilter, ResizeRule, RunLengthEncoder,
+        draw_overlay,
     },
     types::{
         BinaryMask, CameraImage, FrameResult, Header, ImagePayload, ImageSize, LabeledInstance, PixelBox, RgbImage,
@@ -91,7 +92,12 @@ fn steady_state_allocates_nothing_of_image_size() {
     let mut inputs: Vec<(Preprocessor, Vec<f32>)> = rules
         .iter()
         .map(|&resize| {
-            let preprocessor = Preprocessor::new(Preprocess { resize, mean: [0.5; 3], std: [0.25; 3] });
+            let preprocessor = Preprocessor::new(Preprocess {
+                resize,
+                filter: ResizeFilter::Bilinear,
+                mean: [0.5; 3],
+                std: [0.25; 3],
+            });
             (preprocessor, vec![0.0; resize.placement(SIZE).input_len()])
         })
         .collect();

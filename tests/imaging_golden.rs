@@ -6,7 +6,9 @@
 use std::{fs, path::Path};
 
 use scenelex::{
-    imaging::{DecodeLimits, ImageDecoder, MaskUpscaler, Placement, Preprocess, Preprocessor, ResizeRule},
+    imaging::{
+        DecodeLimits, ImageDecoder, MaskUpscaler, Placement, Preprocess, Preprocessor, ResizeFilter, ResizeRule,
+    },
     types::{BinaryMask, ImageSize, PixelRect, RgbImage, RunLengths},
 };
 use serde_json::Value;
@@ -79,32 +81,38 @@ fn levels(values: &[f32]) -> Vec<u8> {
 
 const IDENTITY: ([f32; 3], [f32; 3]) = ([0.0; 3], [1.0; 3]);
 
-fn run(resize: ResizeRule, (mean, std): ([f32; 3], [f32; 3]), image: &RgbImage) -> (Placement, Vec<f32>) {
+/// A resize rule and its filter.
+type Resize = (ResizeRule, ResizeFilter);
+
+fn run((resize, filter): Resize, (mean, std): ([f32; 3], [f32; 3]), image: &RgbImage) -> (Placement, Vec<f32>) {
     let mut out = vec![f32::NAN; resize.placement(image.size).input_len()];
-    let placement = Preprocessor::new(Preprocess { resize, mean, std }).run(image, &mut out).unwrap();
+    let placement = Preprocessor::new(Preprocess { resize, filter, mean, std }).run(image, &mut out).unwrap();
     (placement, out)
 }
 
 #[test]
 fn resizing_equals_pillow_to_the_bit() {
     let golden = Golden::load();
-    for case in golden.group("pillow_resize") {
-        let image = golden.image(&case["image"]);
-        let expected = golden.image(&case["resized"]);
-        let (_, values) = run(ResizeRule::Exact { size: expected.size }, IDENTITY, &image);
-        let planes = levels(&values);
-        let area = expected.size.area();
-        let interleaved: Vec<u8> = (0..area * 3).map(|at| planes[at % 3 * area + at / 3]).collect();
-        let worst = interleaved.iter().zip(&expected.data).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
-        assert!(u64::from(worst) <= case["tolerance"].as_u64().unwrap(), "{} to {}", image.size, expected.size);
+    for (group, filter) in [("pillow_resize", ResizeFilter::Bilinear), ("pillow_bicubic", ResizeFilter::Bicubic)] {
+        for case in golden.group(group) {
+            let image = golden.image(&case["image"]);
+            let expected = golden.image(&case["resized"]);
+            let (_, values) = run((ResizeRule::Exact { size: expected.size }, filter), IDENTITY, &image);
+            let planes = levels(&values);
+            let area = expected.size.area();
+            let interleaved: Vec<u8> = (0..area * 3).map(|at| planes[at % 3 * area + at / 3]).collect();
+            let worst = interleaved.iter().zip(&expected.data).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+            let tolerance = case["tolerance"].as_u64().unwrap_or(0);
+            assert!(u64::from(worst) <= tolerance, "{filter:?}: {} to {}", image.size, expected.size);
+        }
     }
 }
 
 /// Checks pixel values of both backends: Pillow's exactly, torchvision's to within one of 255 levels.
-fn check_values(golden: &Golden, case: &Value, rule: ResizeRule) -> usize {
+fn check_values(golden: &Golden, case: &Value, (rule, filter): Resize) -> usize {
     let image = golden.image(&case["image"]);
     let normalise = (triple(&case["mean"]), triple(&case["std"]));
-    let (_, values) = run(rule, normalise, &image);
+    let (_, values) = run((rule, filter), normalise, &image);
     let area = values.len() / 3;
     if case["pillow"].is_object() {
         let expected = golden.floats(&case["pillow"]);
@@ -113,7 +121,7 @@ fn check_values(golden: &Golden, case: &Value, rule: ResizeRule) -> usize {
             assert!((value - expected).abs() < 2e-6 * expected.abs().max(1.0), "{rule:?} {at}: {value}, {expected}");
         }
     }
-    let (_, plain) = run(rule, IDENTITY, &image);
+    let (_, plain) = run((rule, filter), IDENTITY, &image);
     let plain = levels(&plain);
     let mut checked = usize::from(case["pillow"].is_object());
     for (name, tolerance) in [("pillow_levels", 0), ("torchvision_levels", 1)] {
@@ -135,7 +143,7 @@ fn grounding_dino_values_equal_hugging_face() {
     let golden = Golden::load();
     for case in golden.group("grounding_dino") {
         let rule = ResizeRule::ShortestEdge { shortest: number(&case["shortest"]), longest: number(&case["longest"]) };
-        assert_eq!(check_values(&golden, case, rule), 2);
+        assert_eq!(check_values(&golden, case, (rule, ResizeFilter::Bilinear)), 2);
     }
 }
 
@@ -158,7 +166,17 @@ fn sam_values_equal_hugging_face() {
         let rule = ResizeRule::LongestSide { side: number(&case["side"]) };
         let image = golden.image(&case["image"]);
         assert_eq!(rule.placement(image.size).resized, size(&case["resized"]), "{}", image.size);
-        assert_eq!(check_values(&golden, case, rule), 2);
+        assert_eq!(check_values(&golden, case, (rule, ResizeFilter::Bilinear)), 2);
+    }
+}
+
+#[test]
+fn blip_values_equal_hugging_face() {
+    let golden = Golden::load();
+    for case in golden.group("blip") {
+        let side = number(&case["side"]);
+        let rule = ResizeRule::Exact { size: ImageSize::new(side, side) };
+        assert_eq!(check_values(&golden, case, (rule, ResizeFilter::Bicubic)), 2);
     }
 }
 

@@ -4,7 +4,7 @@
 
 use proptest::prelude::*;
 use scenelex::{
-    imaging::{Preprocess, PreprocessError, Preprocessor, ResizeRule},
+    imaging::{Preprocess, PreprocessError, Preprocessor, ResizeFilter, ResizeRule},
     types::{ImageSize, PixelPoint, RgbImage},
 };
 
@@ -68,7 +68,8 @@ proptest! {
 fn padding_is_zero_after_normalising_and_everything_is_written() {
     let image = RgbImage { size: ImageSize::new(10, 4), data: vec![200; 120] };
     let resize = ResizeRule::Letterbox { size: ImageSize::new(16, 12) };
-    let mut preprocessor = Preprocessor::new(Preprocess { resize, mean: [0.5; 3], std: [0.25, 0.5, 1.0] });
+    let mut preprocessor =
+        Preprocessor::new(Preprocess { resize, filter: ResizeFilter::Bilinear, mean: [0.5; 3], std: [0.25, 0.5, 1.0] });
     let mut out = vec![f32::NAN; 3 * 16 * 12];
     let placement = preprocessor.run(&image, &mut out).unwrap();
     assert_eq!(placement.resized, ImageSize::new(16, 6));
@@ -82,7 +83,8 @@ fn padding_is_zero_after_normalising_and_everything_is_written() {
 #[test]
 fn buffers_of_the_wrong_length_are_errors() {
     let resize = ResizeRule::Exact { size: ImageSize::new(4, 4) };
-    let mut preprocessor = Preprocessor::new(Preprocess { resize, mean: [0.0; 3], std: [1.0; 3] });
+    let mut preprocessor =
+        Preprocessor::new(Preprocess { resize, filter: ResizeFilter::Bilinear, mean: [0.0; 3], std: [1.0; 3] });
     let image = |width, height, length| RgbImage { size: ImageSize::new(width, height), data: vec![0; length] };
     let mut run = |image: RgbImage, room: usize| preprocessor.run(&image, &mut vec![0.0; room]).unwrap_err();
     assert!(matches!(run(image(0, 3, 0), 48), PreprocessError::Empty { .. }));

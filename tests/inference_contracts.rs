@@ -3,61 +3,17 @@
 
 mod support;
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
 use scenelex::inference::{
     Bundle, GroundingDino, InferenceError, Model, ModelOptions, SamImageEncoder, SamMaskDecoder, TextEncoder,
 };
-use sha2::{Digest, Sha256};
-use support::{golden, tiny_encoder};
-
-/// A copy of a tiny bundle that a test may damage; removed at the end.
-struct Copy(PathBuf);
-
-impl Copy {
-    fn of(bundle: &str, test: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("scenelex-{}-{test}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        for file in fs::read_dir(golden("tiny").join(bundle)).unwrap() {
-            let file = file.unwrap();
-            fs::copy(file.path(), folder.join(file.file_name())).unwrap();
-        }
-        Self(folder)
-    }
-
-    fn edit(&self, from: &str, to: &str) -> &Self {
-        let path = self.0.join("bundle.toml");
-        let text = fs::read_to_string(&path).unwrap();
-        assert!(text.contains(from), "{from:?} is not in {text}");
-        fs::write(path, text.replace(from, to)).unwrap();
-        self
-    }
-
-    /// Puts another file in a file's place, with the manifest's checksum made right.
-    fn replace(&self, name: &str, with: PathBuf) -> &Self {
-        let digest = |path: PathBuf| -> String {
-            Sha256::digest(fs::read(path).unwrap()).iter().map(|b| format!("{b:02x}")).collect()
-        };
-        let old = digest(self.0.join(name));
-        fs::copy(&with, self.0.join(name)).unwrap();
-        self.edit(&old, &digest(with))
-    }
-
-    fn error(&self) -> String {
-        Bundle::load(&self.0).unwrap_err().to_string()
-    }
-}
-
-impl Drop for Copy {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use support::{BundleCopy, golden, tiny_encoder};
 
 #[test]
 fn manifests_are_checked() {
-    let copy = |test| Copy::of("detector", test);
-    let has = |copy: &Copy, parts: &[&str]| {
+    let copy = |test| BundleCopy::of("detector", test);
+    let has = |copy: &BundleCopy, parts: &[&str]| {
         let error = copy.error();
         assert!(parts.iter().all(|p| error.contains(p)), "{error} does not say {parts:?}");
     };
@@ -75,39 +31,39 @@ fn manifests_are_checked() {
     );
     has(copy("checksum").edit("sha256 = \"", "sha256 = \"0"), &["sha256", "the manifest says"]);
     let gone = copy("gone");
-    fs::remove_file(gone.0.join("detector.onnx")).unwrap();
+    fs::remove_file(gone.folder().join("detector.onnx")).unwrap();
     has(&gone, &["detector.onnx"]);
     assert!(matches!(Bundle::load(&golden("tiny/broken")), Err(InferenceError::Io { .. })));
 }
 
 #[test]
 fn models_are_checked_against_their_contract() {
-    let load = |copy: &Copy| GroundingDino::load(&Bundle::load(&copy.0).unwrap(), &ModelOptions::default());
+    let load = |copy: &BundleCopy| GroundingDino::load(&copy.load().unwrap(), &ModelOptions::default());
     let message = |result: Result<GroundingDino, InferenceError>| result.err().unwrap().to_string();
 
-    let renamed = Copy::of("detector", "renamed");
+    let renamed = BundleCopy::of("detector", "renamed");
     let error = message(load(renamed.replace("detector.onnx", golden("tiny/broken/renamed_output.onnx"))));
     assert!(error.contains("output logits: expected to be there, found") && error.contains("class_logits"), "{error}");
 
-    let open = Copy::of("detector", "open");
+    let open = BundleCopy::of("detector", "open");
     let error = message(load(open.replace("detector.onnx", golden("tiny/broken/open_width.onnx"))));
     assert!(error.contains("input pixel_values: expected f32[*,3,<fixed>,<fixed>], found"), "{error}");
 
-    let other_size = Copy::of("detector", "other_size");
+    let other_size = BundleCopy::of("detector", "other_size");
     let error = message(load(other_size.edit("width = 128", "width = 256")));
     assert!(error.contains("expected 256x96") && error.contains("found 128x96"), "{error}");
 
-    let swapped = Copy::of("detector", "swapped");
+    let swapped = BundleCopy::of("detector", "swapped");
     let error = message(load(swapped.replace("detector.onnx", golden("tiny/segmenter/image_encoder.onnx"))));
     assert!(error.contains("pixel_values"), "{error}");
 
-    let broken = Copy::of("detector", "broken");
+    let broken = BundleCopy::of("detector", "broken");
     let error = message(load(broken.replace("detector.onnx", golden("tiny/detector/tokenizer.json"))));
     assert!(error.contains("detector.onnx"), "{error}");
 
-    let segmenter = Copy::of("segmenter", "segmenter");
+    let segmenter = BundleCopy::of("segmenter", "segmenter");
     segmenter.replace("mask_decoder.onnx", golden("tiny/segmenter/image_encoder.onnx"));
-    let bundle = Bundle::load(&segmenter.0).unwrap();
+    let bundle = segmenter.load().unwrap();
     let error = SamMaskDecoder::load(&bundle, &ModelOptions::default()).err().unwrap().to_string();
     assert!(error.contains("input image_embeddings: expected to be there"), "{error}");
     assert!(SamImageEncoder::load(&bundle, &ModelOptions::default()).is_ok());
@@ -115,9 +71,9 @@ fn models_are_checked_against_their_contract() {
 
 #[test]
 fn a_tokenizer_that_is_none_is_an_error() {
-    let copy = Copy::of("detector", "tokenizer");
+    let copy = BundleCopy::of("detector", "tokenizer");
     copy.replace("tokenizer.json", golden("tiny/detector/bundle.toml"));
-    let error = TextEncoder::load(&Bundle::load(&copy.0).unwrap(), &ModelOptions::default()).err().unwrap();
+    let error = TextEncoder::load(&copy.load().unwrap(), &ModelOptions::default()).err().unwrap();
     assert!(matches!(error, InferenceError::Tokenizer(_)), "{error}");
 }
 

@@ -54,7 +54,7 @@ enum Command {
     Segment(segment::SegmentArgs),
     Play(play::PlayArgs),
     Record(record::RecordArgs),
-    Vocabulary(vocabulary::VocabularyArgs),
+    Vocabulary(Box<vocabulary::VocabularyArgs>),
     Demo(demo::DemoArgs),
 }
 

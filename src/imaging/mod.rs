@@ -17,6 +17,7 @@ pub use encoding::UnknownEncoding;
 pub use mask::{MASK_THRESHOLD, MaskError, MaskUpscaler};
 pub use overlay::{OverlayError, PictureFormat, class_color, draw_overlay, encode_jpeg, encode_picture};
 pub use preprocess::{Placement, Preprocess, PreprocessError, Preprocessor, ResizeRule};
+pub use resize::ResizeFilter;
 pub use rle::{RunLengthEncoder, RunLengthError};
 pub use scene::SceneSignature;
 pub(crate) use simd::multiversioned;

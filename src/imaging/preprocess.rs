@@ -1,6 +1,6 @@
 //! From RGB pixels to a model's input, and the map between the two coordinate frames.
 
-use super::resize::{Affine, Resizer};
+use super::resize::{Affine, ResizeFilter, Resizer};
 use crate::types::{ImageSize, ModelPoint, PixelPoint, RgbImage};
 
 /// How the image is fitted to the model's input.
@@ -37,6 +37,8 @@ pub enum ResizeRule {
 pub struct Preprocess {
     /// How the image is fitted.
     pub resize: ResizeRule,
+    /// How samples between pixels are made.
+    pub filter: ResizeFilter,
     /// Subtracted from each channel (RGB, 0..1 scale).
     pub mean: [f32; 3],
     /// Divides each channel afterwards (RGB, 0..1 scale).
@@ -200,7 +202,7 @@ impl Preprocessor {
             affine.scale[channel] = (1.0 / (255.0 * std)) as f32;
             affine.offset[channel] = (-mean / std) as f32;
         }
-        Self { config, affine, resizer: Resizer::default() }
+        Self { config, affine, resizer: Resizer::new(config.filter) }
     }
 
     /// What it was made with.
@@ -209,7 +211,7 @@ impl Preprocessor {
         &self.config
     }
 
-    /// Resizes `image` (as Pillow's antialiased bilinear, to the bit), normalises it and writes it to `out` as
+    /// Resizes `image` (as Pillow's antialiased resampling, to the bit), normalises it and writes it to `out` as
     /// `[3, H, W]` in RGB order; padding is 0 after normalising. `H` and `W` are those of
     /// [`ResizeRule::placement`]'s `input`, and `out` must have exactly that room.
     ///

@@ -1,17 +1,49 @@
-//! Bilinear resizing with antialiasing, bit for bit as Pillow's `Image.resize(…, BILINEAR)` does it, fused with what
+//! Bilinear and bicubic resizing with antialiasing, bit for bit as Pillow's `Image.resize` does it, fused with what
 //! follows: normalising to `f32` and splitting into channel planes.
 //!
 //! The models were trained on pictures reduced this way (the Hugging Face processors call Pillow, or torchvision, which
 //! is within one level of it); OpenCV's `INTER_LINEAR` is up to 87 levels off. The arithmetic follows Pillow's
-//! `Resample.c`: a triangle filter as wide as the reduction, weights rounded to 22 fractional bits, along x first, rounded
-//! to 8 bits, then along y. (From version 13 on, Pillow begins with y where the height shrinks much more than the width,
-//! which no rule that keeps the aspect asks for; the result differs by at most one level there.)
+//! `Resample.c`: a triangle (or Keys' cubic, a = −0.5) as wide as the reduction, weights rounded to 22 fractional bits,
+//! along x first, rounded to 8 bits, then along y. (From version 13 on, Pillow begins with y where the height shrinks much
+//! more than the width, as that of an upright picture made square; torchvision does not. The result differs there, by one
+//! level with the triangle, by a few with the cubic, whose overshoot is cut off in between.)
 
 use super::{
     resize_row::{Columns, blend, blend_many},
     simd::multiversioned,
 };
 use crate::types::ImageSize;
+
+/// How samples between pixels are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ResizeFilter {
+    /// A triangle, one pixel to each side (Pillow's `BILINEAR`).
+    #[default]
+    Bilinear,
+    /// Keys' cubic with a = −0.5, two pixels to each side (Pillow's `BICUBIC`). Overshoots at edges; clamped to a level.
+    Bicubic,
+}
+
+impl ResizeFilter {
+    /// Pixels to each side that the filter reaches when nothing is reduced.
+    const fn support(self) -> f64 {
+        match self {
+            Self::Bilinear => 1.0,
+            Self::Bicubic => 2.0,
+        }
+    }
+
+    /// Weight at `distance` ≥ 0 from the centre.
+    fn weight(self, distance: f64) -> f64 {
+        const A: f64 = -0.5;
+        match self {
+            Self::Bilinear => (1.0 - distance).max(0.0),
+            Self::Bicubic if distance < 1.0 => ((A + 2.0) * distance - (A + 3.0)) * distance * distance + 1.0,
+            Self::Bicubic if distance < 2.0 => (((distance - 5.0) * distance + 8.0) * distance - 4.0) * A,
+            Self::Bicubic => 0.0,
+        }
+    }
+}
 
 /// Fractional bits of a weight: 32 less the 8 of a sample and 2 to spare.
 pub(super) const WEIGHT_BITS: u32 = 32 - 8 - 2;
@@ -35,21 +67,22 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    pub(super) fn new(input: u32, output: u32) -> Self {
+    pub(super) fn new(filter: ResizeFilter, input: u32, output: u32) -> Self {
         let scale = f64::from(input) / f64::from(output);
-        let support = scale.max(1.0);
+        let support = filter.support() * scale.max(1.0);
         // Multiplying by the reciprocal instead of dividing is Pillow's order; it decides some last bits.
-        let narrowing = 1.0 / support;
+        let narrowing = 1.0 / scale.max(1.0);
         let mut filters = Vec::with_capacity(output as usize);
         for at in 0..output {
             let center = (f64::from(at) + 0.5) * scale;
             // Casts truncate, as Pillow's do.
             let low = (center - support + 0.5).max(0.0) as usize;
             let high = ((center + support + 0.5) as usize).min(input as usize);
-            let raw: Vec<f64> =
-                (low..high).map(|x| (1.0 - ((x as f64 - center + 0.5) * narrowing).abs()).max(0.0)).collect();
+            let distance = |x: usize| ((x as f64 - center + 0.5) * narrowing).abs();
+            let raw: Vec<f64> = (low..high).map(|x| filter.weight(distance(x))).collect();
             let sum: f64 = raw.iter().sum();
-            let fixed = |weight: &f64| (weight / sum * f64::from(1u32 << WEIGHT_BITS) + 0.5) as i32;
+            let one = f64::from(1u32 << WEIGHT_BITS);
+            let fixed = |weight: &f64| (weight / sum * one + 0.5_f64.copysign(*weight)) as i32;
             let weights: Vec<i32> = raw.iter().map(fixed).collect();
             // Ends of weight 0 would only cost time.
             let start = weights.iter().position(|&weight| weight != 0).unwrap_or(0);
@@ -77,6 +110,7 @@ pub(super) struct Affine {
 /// Resizes RGB images from one size to another. Holds the weights and a few rows.
 #[derive(Debug, Default)]
 pub(super) struct Resizer {
+    filter: ResizeFilter,
     from: ImageSize,
     to: ImageSize,
     columns: Columns,
@@ -88,13 +122,17 @@ pub(super) struct Resizer {
 }
 
 impl Resizer {
+    pub(super) fn new(filter: ResizeFilter) -> Self {
+        Self { filter, ..Self::default() }
+    }
+
     /// Weights for `from` → `to`; does nothing where they are at hand. Neither size may be empty.
     pub(super) fn prepare(&mut self, from: ImageSize, to: ImageSize) {
         if self.from == from && self.to == to {
             return;
         }
-        self.columns = Columns::new(&Axis::new(from.width, to.width));
-        self.rows = Axis::new(from.height, to.height);
+        self.columns = Columns::new(&Axis::new(self.filter, from.width, to.width));
+        self.rows = Axis::new(self.filter, from.height, to.height);
         self.ring.clear();
         self.ring.resize((self.rows.taps + AHEAD) * 3 * self.columns.stride(), 0);
         (self.from, self.to) = (from, to);
@@ -103,7 +141,7 @@ impl Resizer {
     /// Resizes `pixels` (RGB, of the prepared size), applies `affine` to the levels and writes the three planes to `out`:
     /// each `plane` values long, their rows `row_stride` apart.
     pub(super) fn run(&mut self, pixels: &[u8], affine: &Affine, out: &mut [f32], row_stride: usize, plane: usize) {
-        let Self { from, to, columns, rows, ring, sums } = self;
+        let Self { filter, from, to, columns, rows, ring, sums } = self;
         let (width, row_bytes) = (to.width as usize, from.width as usize * 3);
         let (stride, taps) = (columns.stride(), rows.taps);
         let slots = taps + AHEAD;
@@ -119,20 +157,15 @@ impl Resizer {
                 let (scale, offset) = (affine.scale[channel], affine.offset[channel]);
                 let row = |tap: usize| &ring[((first + tap) % slots * 3 + channel) * stride..][..width];
                 match taps {
+                    // The short ways do not clamp.
+                    _ if *filter == ResizeFilter::Bicubic => blend_all(row, weights, (scale, offset), sums, target),
                     1 => blend_taps::<1>(row, weights, (scale, offset), target),
                     2 => blend_taps::<2>(row, weights, (scale, offset), target),
                     3 => blend_taps::<3>(row, weights, (scale, offset), target),
                     4 => blend_taps::<4>(row, weights, (scale, offset), target),
                     5 | 6 => blend_taps::<6>(row, weights, (scale, offset), target),
                     7 | 8 => blend_taps::<8>(row, weights, (scale, offset), target),
-                    _ => {
-                        sums.clear();
-                        sums.resize(width, HALF);
-                        for (tap, &weight) in weights.iter().enumerate() {
-                            blend_many(row(tap), weight, sums);
-                        }
-                        finish(sums, scale, offset, target);
-                    }
+                    _ => blend_all(row, weights, (scale, offset), sums, target),
                 }
             }
         }
@@ -179,11 +212,27 @@ fn blend_taps<'a, const N: usize>(
     blend::<N>(std::array::from_fn(row), std::array::from_fn(weight), scale, offset, target);
 }
 
+/// Blends any number of taps, by way of `sums`.
+fn blend_all<'a>(
+    row: impl Fn(usize) -> &'a [u8],
+    weights: &[i32],
+    (scale, offset): (f32, f32),
+    sums: &mut Vec<i32>,
+    target: &mut [f32],
+) {
+    sums.clear();
+    sums.resize(target.len(), HALF);
+    for (tap, &weight) in weights.iter().enumerate() {
+        blend_many(row(tap), weight, sums);
+    }
+    finish(sums, scale, offset, target);
+}
+
 multiversioned! {
     /// Turns sums into levels and those into values.
     fn finish(sums: &[i32], scale: f32, offset: f32, target: &mut [f32]) {
         for (value, sum) in target.iter_mut().zip(sums) {
-            *value = (sum >> WEIGHT_BITS) as f32 * scale + offset;
+            *value = (sum >> WEIGHT_BITS).clamp(0, 255) as f32 * scale + offset;
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What the pipeline asks of models. Implementations live in files of their own; tests put doubles in their place.
 
+use std::sync::Arc;
+
 use super::{EncodedText, InferenceError, Value};
 use crate::{
     imaging::Placement,
@@ -143,4 +145,51 @@ pub trait MaskDecoder: Send {
     fn runs_on(&self) -> &str {
         ""
     }
+}
+
+/// A label that a tagger gives an image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tag {
+    /// As the model's list has it.
+    pub label: Arc<str>,
+    /// Probability in [0, 1].
+    pub probability: f32,
+}
+
+/// An image tagger: labels of a fixed list, each with a probability.
+pub trait Tagger: Send {
+    /// Puts the image's tags into `tags`, likeliest first, in place of what is there. One run of the model.
+    ///
+    /// # Errors
+    /// When the image cannot be brought to the input, or the model fails or puts out something else than its contract
+    /// says.
+    fn tag(&mut self, image: &RgbImage, tags: &mut Vec<Tag>) -> Result<(), InferenceError>;
+}
+
+/// An image captioner that writes token by token. Which token is taken is the caller's choice.
+pub trait Captioner: Send {
+    /// Encodes an image; captions are about it from now on. One run of a model.
+    ///
+    /// # Errors
+    /// When the image cannot be brought to the input, or the model fails or puts out something else than its contract
+    /// says.
+    fn look(&mut self, image: &RgbImage) -> Result<(), InferenceError>;
+
+    /// Puts the logits f32[V] of the token that follows `tokens` into `logits`. One run of a model.
+    ///
+    /// # Errors
+    /// When no image was encoded, or the model fails or puts out something else than its contract says.
+    fn next_token(&mut self, tokens: &[i64], logits: &mut Vec<f32>) -> Result<(), InferenceError>;
+
+    /// The tokens every caption begins with.
+    fn prompt(&self) -> &[i64];
+
+    /// The token that ends a caption.
+    fn end_token(&self) -> i64;
+
+    /// Most tokens of a caption, the prompt's included.
+    fn max_tokens(&self) -> usize;
+
+    /// A token as the tokenizer spells it (WordPiece: `##` continues a word); `None` for tokens that are no text.
+    fn piece(&self, token: i64) -> Option<&str>;
 }

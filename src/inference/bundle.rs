@@ -13,11 +13,11 @@ use std::{
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::InferenceError;
-use crate::{
-    imaging::{Preprocess, ResizeRule},
-    types::ImageSize,
+use super::{
+    InferenceError,
+    manifest::{RawBundle, Rules},
 };
+use crate::imaging::{Preprocess, ResizeFilter, ResizeRule};
 
 /// Contract the files of a bundle follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -27,13 +27,22 @@ pub enum BundleKind {
     GroundingDino,
     /// Segment Anything: image encoder and mask decoder.
     Sam,
+    /// RAM++ image tagger: one logit per tag, a threshold per tag.
+    Ram,
+    /// Image classifier: one score per class.
+    Classifier,
+    /// BLIP captioner: visual encoder and textual decoder.
+    Blip,
 }
 
 impl BundleKind {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::GroundingDino => "grounding_dino",
             Self::Sam => "sam",
+            Self::Ram => "ram",
+            Self::Classifier => "classifier",
+            Self::Blip => "blip",
         }
     }
 }
@@ -59,6 +68,67 @@ impl Default for Thresholds {
     }
 }
 
+/// What makes probabilities of a tagger's outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activation {
+    /// Each on its own.
+    Sigmoid,
+    /// All together sum to 1.
+    Softmax,
+    /// They are probabilities already.
+    None,
+}
+
+/// How a tagger's outputs become tags.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TagRules {
+    /// What makes probabilities of them.
+    pub activation: Activation,
+    /// Tags with a probability above it are kept, where the bundle has no `thresholds` file.
+    pub threshold: f32,
+    /// Most tags of one view, the likeliest.
+    pub top_k: usize,
+    /// Labels that name no thing, such as "background".
+    pub ignore: Vec<String>,
+    /// A quantised output `q` stands for `scale × (q − zero_point)`.
+    pub scale: f32,
+    /// See `scale`.
+    pub zero_point: u8,
+}
+
+impl Default for TagRules {
+    /// RAM++'s one threshold for all tags, 0.68; more tags than any picture has.
+    fn default() -> Self {
+        Self {
+            activation: Activation::Sigmoid,
+            threshold: 0.68,
+            top_k: 256,
+            ignore: Vec::new(),
+            scale: 1.0 / 256.0,
+            zero_point: 0,
+        }
+    }
+}
+
+/// What a captioner begins and ends with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaptionRules {
+    /// Words every caption begins with.
+    pub prompt: String,
+    /// Token before the prompt.
+    pub start_token: u32,
+    /// Token that ends a caption.
+    pub end_token: u32,
+}
+
+impl Default for CaptionRules {
+    /// BLIP's own: "a picture of", `[DEC]` and `[SEP]`.
+    fn default() -> Self {
+        Self { prompt: "a picture of".into(), start_token: 30522, end_token: 102 }
+    }
+}
+
 /// A validated bundle.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bundle {
@@ -72,9 +142,11 @@ pub struct Bundle {
     pub source: String,
     /// What it is.
     pub description: String,
-    /// How images are brought to the model's input. Without a `resize` rule in the manifest (SAM) the longest side is
-    /// scaled to the input size, which is read from the model file; `None` until then.
+    /// How images are brought to the model's input. Without a `resize` rule in the manifest the size is read from the
+    /// model file: SAM's longest side is scaled to it, for taggers and captioners the whole image. `None` until then.
     pub resize: Option<ResizeRule>,
+    /// How samples between pixels are made.
+    pub filter: ResizeFilter,
     /// Mean per channel (RGB) on the 0..1 scale.
     pub mean: [f32; 3],
     /// Standard deviation per channel (RGB) on the 0..1 scale.
@@ -83,69 +155,13 @@ pub struct Bundle {
     pub max_tokens: usize,
     /// Thresholds the model was tuned for.
     pub thresholds: Thresholds,
+    /// How a tagger's outputs become tags.
+    pub tags: TagRules,
+    /// What a captioner begins and ends with.
+    pub caption: CaptionRules,
     files: BTreeMap<String, PathBuf>,
     manifest: PathBuf,
 }
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawBundle {
-    name: String,
-    kind: BundleKind,
-    #[serde(alias = "license")]
-    licence: String,
-    source: String,
-    #[serde(default)]
-    description: String,
-    files: BTreeMap<String, RawFile>,
-    preprocessing: RawPreprocessing,
-    #[serde(default)]
-    text: RawText,
-    #[serde(default)]
-    thresholds: Option<Thresholds>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawFile {
-    path: PathBuf,
-    sha256: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawPreprocessing {
-    resize: Option<String>,
-    width: Option<u32>,
-    height: Option<u32>,
-    shortest: Option<u32>,
-    longest: Option<u32>,
-    mean: [f32; 3],
-    std: [f32; 3],
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawText {
-    #[serde(default = "default_max_tokens")]
-    max_tokens: usize,
-}
-
-impl Default for RawText {
-    fn default() -> Self {
-        Self { max_tokens: default_max_tokens() }
-    }
-}
-
-/// Columns of Grounding DINO's logits.
-pub(crate) const LOGIT_COLUMNS: usize = 256;
-
-fn default_max_tokens() -> usize {
-    LOGIT_COLUMNS
-}
-
-/// The longest image side a manifest may ask for; more is a slip of the pen.
-const MAX_SIDE: u32 = 8192;
 
 impl Bundle {
     /// Reads `dir/bundle.toml` and checks every file it names.
@@ -159,26 +175,7 @@ impl Bundle {
             .map_err(|source| InferenceError::Io { path: manifest.clone(), source })?;
         let invalid = |reason: String| InferenceError::Manifest { path: manifest.clone(), reason };
         let raw: RawBundle = toml::from_str(&text).map_err(|e| invalid(e.to_string()))?;
-        let resize = raw.preprocessing.rule().map_err(invalid)?;
-        if raw.preprocessing.std.iter().any(|&s| !(s.is_finite() && s > 0.0))
-            || raw.preprocessing.mean.iter().any(|m| !m.is_finite())
-        {
-            return Err(invalid("preprocessing: std must be positive, mean finite".into()));
-        }
-        if raw.kind == BundleKind::GroundingDino && resize.is_none() {
-            return Err(invalid("preprocessing: a detector needs `resize`".into()));
-        }
-        if !(4..=LOGIT_COLUMNS).contains(&raw.text.max_tokens) {
-            return Err(invalid(format!("text: max_tokens must be 4 to {LOGIT_COLUMNS}, is {}", raw.text.max_tokens)));
-        }
-        let thresholds = raw.thresholds.unwrap_or_default();
-        for (name, value) in
-            [("box", thresholds.box_threshold), ("text", thresholds.text_threshold), ("nms_iou", thresholds.nms_iou)]
-        {
-            if !(0.0..=1.0).contains(&value) {
-                return Err(invalid(format!("thresholds: {name} must be in [0, 1], is {value}")));
-            }
-        }
+        let Rules { resize, filter, max_tokens, thresholds, tags, caption } = raw.rules().map_err(invalid)?;
         let mut files = BTreeMap::new();
         for (role, file) in raw.files {
             if file.path.is_absolute() || file.path.components().any(|c| matches!(c, std::path::Component::ParentDir)) {
@@ -198,16 +195,20 @@ impl Bundle {
             source: raw.source,
             description: raw.description,
             resize,
+            filter,
             mean: raw.preprocessing.mean,
             std: raw.preprocessing.std,
-            max_tokens: raw.text.max_tokens,
+            max_tokens,
             thresholds,
+            tags,
+            caption,
             files,
             manifest,
         })
     }
 
-    /// The file with a role (`detector`, `text_encoder`, `tokenizer`, `image_encoder`, `mask_decoder`).
+    /// The file with a role (`detector`, `text_encoder`, `tokenizer`, `image_encoder`, `mask_decoder`, `tagger`, `labels`,
+    /// `thresholds`, `visual_encoder`, `textual_decoder`).
     ///
     /// # Errors
     /// When the manifest does not name one.
@@ -222,6 +223,11 @@ impl Bundle {
     #[must_use]
     pub fn optional_file(&self, role: &str) -> Option<&Path> {
         self.files.get(role).map(PathBuf::as_path)
+    }
+
+    /// An error about what the manifest says.
+    pub(super) fn contradiction(&self, reason: String) -> InferenceError {
+        InferenceError::Manifest { path: self.manifest.clone(), reason }
     }
 
     /// Checks the kind.
@@ -241,50 +247,7 @@ impl Bundle {
     /// The preprocessing with `rule` where the manifest leaves the rule to the model file.
     #[must_use]
     pub fn preprocess(&self, rule: ResizeRule) -> Preprocess {
-        Preprocess { resize: self.resize.unwrap_or(rule), mean: self.mean, std: self.std }
-    }
-}
-
-impl RawPreprocessing {
-    fn rule(&self) -> Result<Option<ResizeRule>, String> {
-        let side = |name: &str, value: Option<u32>| match value {
-            Some(side) if (1..=MAX_SIDE).contains(&side) => Ok(side),
-            Some(side) => Err(format!("preprocessing: {name} must be 1 to {MAX_SIDE}, is {side}")),
-            None => Err(format!("preprocessing: {name} is missing")),
-        };
-        let unused = |names: &[(&str, Option<u32>)]| match names.iter().find(|(_, value)| value.is_some()) {
-            Some((name, _)) => Err(format!("preprocessing: {name} has no meaning for this resize rule")),
-            None => Ok(()),
-        };
-        let size = || Ok::<_, String>(ImageSize::new(side("width", self.width)?, side("height", self.height)?));
-        let sides = [("shortest", self.shortest), ("longest", self.longest)];
-        let extent = [("width", self.width), ("height", self.height)];
-        match self.resize.as_deref() {
-            None => {
-                unused(&sides)?;
-                unused(&extent)?;
-                Ok(None)
-            }
-            Some("letterbox") => {
-                unused(&sides)?;
-                Ok(Some(ResizeRule::Letterbox { size: size()? }))
-            }
-            Some("exact") => {
-                unused(&sides)?;
-                Ok(Some(ResizeRule::Exact { size: size()? }))
-            }
-            Some("shortest_edge") => {
-                unused(&extent)?;
-                let (shortest, longest) = (side("shortest", self.shortest)?, side("longest", self.longest)?);
-                if shortest > longest {
-                    return Err(format!("preprocessing: shortest {shortest} is longer than longest {longest}"));
-                }
-                Ok(Some(ResizeRule::ShortestEdge { shortest, longest }))
-            }
-            Some(other) => {
-                Err(format!("preprocessing: resize must be letterbox, exact or shortest_edge, is {other:?}"))
-            }
-        }
+        Preprocess { resize: self.resize.unwrap_or(rule), filter: self.filter, mean: self.mean, std: self.std }
     }
 }
 

@@ -91,6 +91,16 @@ pub(super) fn no_other_inputs(model: &Model, known: &[&str]) -> Result<(), Infer
     }
 }
 
+/// A difference between `model` and the contract.
+pub(super) fn error(model: &Model, what: &str, expected: &str, found: &str) -> InferenceError {
+    InferenceError::Contract {
+        model: model.name().to_owned(),
+        what: what.to_owned(),
+        expected: expected.to_owned(),
+        found: found.to_owned(),
+    }
+}
+
 /// Checks the shape of a tensor that came out of a run against the one expected.
 pub(super) fn shape(model: &str, name: &str, found: &[i64], expected: &[usize]) -> Result<(), InferenceError> {
     let same = found.len() == expected.len()

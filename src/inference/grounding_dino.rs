@@ -9,10 +9,9 @@
 //! file, and the manifest's preprocessing must produce them.
 
 use super::{
-    Bundle, BundleKind, Detector, EncodedText, InferenceError, RawDetections,
-    bundle::LOGIT_COLUMNS,
-    contract,
+    Bundle, BundleKind, Detector, EncodedText, InferenceError, RawDetections, contract,
     contract::Dim,
+    manifest::LOGIT_COLUMNS,
     ort::{Element, Input, Model, ModelOptions},
 };
 use crate::{

@@ -148,6 +148,8 @@ pub enum Element {
     F32,
     /// 64-bit integer.
     I64,
+    /// 8-bit unsigned integer.
+    U8,
     /// Anything else; no contract has it.
     Other,
 }
@@ -157,6 +159,7 @@ impl std::fmt::Display for Element {
         f.write_str(match self {
             Self::F32 => "f32",
             Self::I64 => "i64",
+            Self::U8 => "u8",
             Self::Other => "another element type",
         })
     }
@@ -185,6 +188,7 @@ fn spec(name: &str, dtype: &ValueType) -> TensorSpec {
     let element = match dtype.tensor_type() {
         Some(TensorElementType::Float32) => Element::F32,
         Some(TensorElementType::Int64) => Element::I64,
+        Some(TensorElementType::Uint8) => Element::U8,
         _ => Element::Other,
     };
     let shape = dtype.tensor_shape().map(|s| s.iter().map(|&d| usize::try_from(d).ok()).collect()).unwrap_or_default();
@@ -228,6 +232,8 @@ pub enum Input<'a> {
     F32(&'a [usize], &'a [f32]),
     /// Shape and content.
     I64(&'a [usize], &'a [i64]),
+    /// Shape and content.
+    U8(&'a [usize], &'a [u8]),
     /// A tensor that already lives in ONNX Runtime.
     Value(&'a Value),
 }
@@ -249,8 +255,8 @@ impl std::fmt::Debug for Model {
 }
 
 impl Model {
-    /// Loads an ONNX file, of which the outputs `wanted` will be used, and reads its inputs and outputs. What only other outputs need
-    /// is not loaded. Outputs that are not there are no error here, but one of the contract.
+    /// Loads an ONNX file, of which the outputs `wanted` (none: all) will be used, and reads its inputs and outputs. What
+    /// only other outputs need is not loaded. Outputs that are not there are no error here, but one of the contract.
     ///
     /// # Errors
     /// When ONNX Runtime is not there, the provider cannot be had, or the file cannot be loaded.
@@ -260,7 +266,7 @@ impl Model {
         let session = build_session(runtime, path, &name, wanted, options)?;
         let inputs = session.inputs().iter().map(|o| spec(o.name(), o.dtype())).collect();
         let outputs: Vec<TensorSpec> = session.outputs().iter().map(|o| spec(o.name(), o.dtype())).collect();
-        let names = outputs.iter().map(|o| o.name.as_str()).filter(|name| wanted.contains(name));
+        let names = outputs.iter().map(|o| o.name.as_str()).filter(|name| wanted.is_empty() || wanted.contains(name));
         let selected = selection(&name, names)?;
         let runs_on = runs_on(&session).map_err(|reason| InferenceError::Session { model: name.clone(), reason })?;
         Ok(Self { name, session, inputs, outputs, runs_on, selected })
@@ -306,6 +312,9 @@ impl Model {
                 Input::I64(shape, data) => {
                     TensorRef::from_array_view((shape, data)).map(SessionInputValue::from).map_err(|e| failed(name, &e))
                 }
+                Input::U8(shape, data) => {
+                    TensorRef::from_array_view((shape, data)).map(SessionInputValue::from).map_err(|e| failed(name, &e))
+                }
                 Input::Value(value) => Ok(SessionInputValue::from(&value.0)),
             }?;
             values.push((Cow::Borrowed(*input), value));
@@ -335,6 +344,16 @@ impl Outputs<'_> {
     pub fn f32(&self, name: &str) -> Result<(&[i64], &[f32]), InferenceError> {
         let value = self.outputs.get(name).ok_or_else(|| self.missing(name))?;
         let (shape, data) = value.try_extract_tensor::<f32>().map_err(|e| failed(self.model, &e))?;
+        Ok((shape, data))
+    }
+
+    /// Shape and content of a u8 output.
+    ///
+    /// # Errors
+    /// When the output was not selected or is not a u8 tensor.
+    pub fn u8(&self, name: &str) -> Result<(&[i64], &[u8]), InferenceError> {
+        let value = self.outputs.get(name).ok_or_else(|| self.missing(name))?;
+        let (shape, data) = value.try_extract_tensor::<u8>().map_err(|e| failed(self.model, &e))?;
         Ok((shape, data))
     }
 
@@ -395,7 +414,7 @@ fn build_session(
             .map_err(|e| InferenceError::Provider { provider, reason: e.to_string() })?;
     }
     let content = std::fs::read(path).map_err(|source| InferenceError::Io { path: path.to_path_buf(), source })?;
-    match prune::for_outputs(&content, outputs) {
+    match Some(outputs).filter(|o| !o.is_empty()).and_then(|o| prune::for_outputs(&content, o)) {
         // From the file: ONNX Runtime then finds weights that lie in files beside it.
         None => builder.commit_from_file(path),
         Some(pruned) => {

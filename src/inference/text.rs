@@ -5,7 +5,9 @@
 
 use std::{ops::Range, path::Path, sync::Arc};
 
-use tokenizers::Tokenizer;
+use tokenizers::{
+    Tokenizer, models::wordpiece::WordPiece, normalizers::BertNormalizer, pre_tokenizers::bert::BertPreTokenizer,
+};
 
 use super::{
     Bundle, BundleKind, InferenceError, contract,
@@ -223,13 +225,23 @@ impl TextEncoder {
     }
 }
 
-fn load_tokenizer(path: &Path) -> Result<Tokenizer, InferenceError> {
-    let mut tokenizer =
-        Tokenizer::from_file(path).map_err(|e| InferenceError::Tokenizer(format!("{}: {e}", path.display())))?;
+/// Reads `tokenizer.json`, or a list of WordPiece tokens (`*.txt`, one a line) as BERT uncased has it.
+pub(super) fn load_tokenizer(path: &Path) -> Result<Tokenizer, InferenceError> {
+    let read =
+        if path.extension().is_some_and(|e| e == "txt") { word_pieces(path) } else { Tokenizer::from_file(path) };
+    let mut tokenizer = read.map_err(|e| InferenceError::Tokenizer(format!("{}: {e}", path.display())))?;
     // Published tokenizer files often cut or pad to the length their model was trained with; captions must come through
     // whole, and too long ones are this module's business.
     tokenizer.with_padding(None);
     tokenizer.with_truncation(None).map_err(broken)?;
+    Ok(tokenizer)
+}
+
+fn word_pieces(path: &Path) -> tokenizers::Result<Tokenizer> {
+    let model = WordPiece::from_file(&path.to_string_lossy()).unk_token("[UNK]".into()).build()?;
+    let mut tokenizer = Tokenizer::new(model);
+    tokenizer.with_normalizer(Some(BertNormalizer::new(true, true, None, true)));
+    tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
     Ok(tokenizer)
 }
 
@@ -255,6 +267,6 @@ fn spans(caption: &Caption, offsets: &[(usize, usize)], special: &[u32]) -> Resu
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "the signature map_err wants")]
-fn broken(error: tokenizers::Error) -> InferenceError {
+pub(super) fn broken(error: tokenizers::Error) -> InferenceError {
     InferenceError::Tokenizer(error.to_string())
 }

@@ -2,14 +2,16 @@
 //!
 //! Reading order: [`frame`] (one frame from start to end) → [`postprocess`] (which queries are kept and what they are
 //! called) → [`prompts`] → `decode` (the mask decoder's sessions) → `resolve` (masks to images). [`vocabulary`] is the second, slow loop; [`latest`]
-//! the slot through which cameras feed the first.
+//! the slot through which cameras feed the first. [`probe`], [`tags`] and [`caption`] propose labels for it.
 
 pub mod background;
+pub mod caption;
 mod config;
 mod decode;
 mod encoder;
 mod error;
 pub mod frame;
+pub mod grid;
 pub mod latest;
 pub mod phrases;
 pub mod postprocess;
@@ -20,17 +22,21 @@ mod resolve;
 mod segment;
 mod similarity;
 pub mod statistics;
+pub mod tags;
 pub mod vocabulary;
 
 pub use background::FrameGate;
+pub use caption::{CaptionConfig, CaptionProposer};
 pub use config::{ConfigError, Execution, LabelRule, MAX_POINTS, PipelineConfig};
 pub use error::{FrameError, PipelineError};
 pub use frame::{Models, Pipeline};
+pub use grid::Grid;
 pub use latest::{LatestSlot, Put, Take};
 pub use phrases::{PhraseTable, UnknownPhrase};
 pub use prepared::{Phrase, PreparedVocabulary};
-pub use probe::{DetectorProbe, Grid};
+pub use probe::DetectorProbe;
 pub use segment::ObjectPrompt;
 pub use similarity::ClassEmbeddings;
 pub use statistics::{Percentiles, Snapshot, Stage, Statistics};
+pub use tags::TagProposer;
 pub use vocabulary::{VocabularyError, VocabularyHandle, VocabularyRequest, VocabularyWorker};

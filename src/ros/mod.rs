@@ -28,6 +28,7 @@ pub mod parameter_store;
 pub mod parameter_table;
 pub mod parameters;
 mod phrases;
+mod proposer_settings;
 #[cfg(feature = "r2r")]
 pub mod r2r;
 pub mod refresh;

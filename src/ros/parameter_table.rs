@@ -4,6 +4,7 @@ use super::parameters::{Default, Parameter, Range, Takes};
 
 const RELIABILITY: Range = Range::Choice(&["best_effort", "reliable"]);
 const HISTORY: Range = Range::Choice(&["keep_last", "keep_all"]);
+const GRID: Range = Range::Choice(&["whole", "cells", "both"]);
 const THREADS: Range = Range::Integers(0, 256);
 /// As the detector ships, for the thresholds.
 pub const SHIPPED: f64 = -1.0;
@@ -198,7 +199,7 @@ pub const TABLE: &[Parameter] = &[
         "refresh.proposals",
         Default::Texts(&["probe"]),
         Range::Any,
-        "Who proposes labels: probe (the detector, asked for many words), look (a vision language model, see llm.url).",
+        "Who proposes labels, any of: probe (the detector, asked for many words), tags (an image tagger), caption (a captioner), look (a vision language model, see llm.url).",
     ),
     parameter(
         "refresh.lexicon",
@@ -227,8 +228,62 @@ pub const TABLE: &[Parameter] = &[
     parameter(
         "refresh.probe.grid",
         Default::Text("whole"),
-        Range::Choice(&["whole", "cells", "both"]),
+        GRID,
         "What is looked at: the whole image, the four cells of a 2x2 grid, or both.",
+    ),
+    parameter(
+        "refresh.tagger",
+        Default::Text(""),
+        Range::Any,
+        "Folder with the bundle of the image tagger (kind ram or classifier), for tags.",
+    ),
+    parameter(
+        "refresh.tags.grid",
+        Default::Text("whole"),
+        GRID,
+        "What is tagged: the whole image, the four cells of a 2x2 grid, or both.",
+    ),
+    parameter(
+        "refresh.captioner",
+        Default::Text(""),
+        Range::Any,
+        "Folder with the bundle of the captioner (kind blip), for caption.",
+    ),
+    parameter(
+        "refresh.caption.grid",
+        Default::Text("whole"),
+        GRID,
+        "What is captioned: the whole image, the four cells of a 2x2 grid, or both.",
+    ),
+    parameter(
+        "refresh.caption.samples",
+        Default::Integer(4),
+        Range::Integers(1, 64),
+        "Captions sampled for each view. Their nouns are proposed.",
+    ),
+    parameter(
+        "refresh.caption.top_p",
+        Default::Double(0.9),
+        Range::Doubles(0.0, 1.0),
+        "Nucleus sampling: tokens are drawn from the likeliest that together have this probability.",
+    ),
+    parameter(
+        "refresh.caption.temperature",
+        Default::Double(1.0),
+        Range::Doubles(0.0, 10.0),
+        "Divides the logits before sampling: below 1 captions are more alike. 0: always the likeliest token.",
+    ),
+    parameter(
+        "refresh.caption.probability",
+        Default::Text("product"),
+        Range::Choice(&["product", "geometric_mean"]),
+        "How probable a noun phrase is: the product of its tokens' probabilities, or their geometric mean.",
+    ),
+    parameter(
+        "refresh.caption.pre_refine",
+        Default::Bool(true),
+        Range::Any,
+        "Send the likeliest caption to the language model along with the labels, when it chooses among refresh.targets.",
     ),
     parameter(
         "refresh.aggregation",

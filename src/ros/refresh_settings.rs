@@ -5,11 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use super::{phrases::Sources, refresh::Parts, settings::Reader};
+use super::{phrases::Sources, proposer_settings::ProposerSettings, refresh::Parts, settings::Reader};
 use crate::{
     imaging::encode_jpeg,
     inference::{Bundle, InferenceError, ModelOptions, TextEncoder},
-    pipeline::{ConfigError, DetectorProbe, Grid},
+    pipeline::ConfigError,
     types::RgbImage,
     vocabulary::{
         VocabularyLimits,
@@ -19,7 +19,7 @@ use crate::{
         normalise_label,
         proposals::{Aggregation, Filter},
         refine::prompts::SubclassPrompt,
-        refresh::{Proposer, RefreshConfig, Refresher},
+        refresh::{RefreshConfig, Refresher},
         schedule::Schedule,
         store::Store,
     },
@@ -35,7 +35,7 @@ pub struct RefreshSettings {
     schedule: Schedule,
     /// What to make of it.
     config: RefreshConfig,
-    probe: Option<ProbeSettings>,
+    proposers: ProposerSettings,
     lexicon: Option<PathBuf>,
     chat: Option<ChatConfig>,
     store: Option<PathBuf>,
@@ -43,18 +43,10 @@ pub struct RefreshSettings {
     similarity: f32,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-struct ProbeSettings {
-    words: Vec<String>,
-    count: usize,
-    threshold: Option<f32>,
-    grid: Grid,
-}
-
 /// Why the vocabulary loop cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum RefreshSetupError {
-    /// The probe's own session of the detector.
+    /// A bundle of theirs, or a further session of the detector.
     #[error(transparent)]
     Inference(#[from] InferenceError),
     /// The language model's configuration.
@@ -86,35 +78,17 @@ impl RefreshSettings {
             let labels: Result<Vec<String>, _> = read.texts(name).iter().map(canonical).collect();
             labels.map_err(|error| ConfigError { name, reason: error.to_string() })
         };
-        let proposals = read.texts("refresh.proposals");
-        let error = |name, reason: String| Err(ConfigError { name, reason });
-        if let Some(other) = proposals.iter().find(|p| !["probe", "look"].contains(&p.as_str())) {
-            return error("refresh.proposals", format!("must be probe or look; is {other:?}"));
-        }
-        let (probes, looks) = (proposals.iter().any(|p| p == "probe"), proposals.iter().any(|p| p == "look"));
+        let proposers = ProposerSettings::from_values(read, names("refresh.probe.words")?)?;
+        let error = |reason: &str| Err(ConfigError { name: "refresh.proposals", reason: reason.to_owned() });
         let chat = chat(read);
-        if looks && chat.is_none() {
-            return error("refresh.proposals", "look needs a vision language model: set llm.url or llm.replay".into());
+        if proposers.looks && chat.is_none() {
+            return error("look needs a vision language model: set llm.url or llm.replay");
         }
         let fixed = names("refresh.fixed")?;
-        if !probes && !looks && fixed.is_empty() {
-            return error("refresh.proposals", "nobody would propose anything".into());
+        if proposers.is_empty() && fixed.is_empty() {
+            return error("nobody would propose anything");
         }
         let (period, scene_change) = (read.seconds("refresh.period"), read.double("refresh.scene_change") as f32);
-        let probe = probes
-            .then(|| -> Result<ProbeSettings, ConfigError> {
-                Ok(ProbeSettings {
-                    words: names("refresh.probe.words")?,
-                    count: read.integer("refresh.probe.count"),
-                    threshold: read.threshold("refresh.probe.threshold")?,
-                    grid: match read.text("refresh.probe.grid").as_str() {
-                        "cells" => Grid::Cells,
-                        "both" => Grid::Both,
-                        _ => Grid::Whole,
-                    },
-                })
-            })
-            .transpose()?;
         Ok(Some(Self {
             schedule: Schedule {
                 period,
@@ -125,7 +99,8 @@ impl RefreshSettings {
             config: RefreshConfig {
                 targets: names("refresh.targets")?,
                 fixed,
-                look: looks,
+                look: proposers.looks,
+                caption: read.bool("refresh.caption.pre_refine"),
                 aggregation: match read.text("refresh.aggregation").as_str() {
                     "product" => Aggregation::Product,
                     "minimum" => Aggregation::Minimum,
@@ -149,7 +124,7 @@ impl RefreshSettings {
                 },
                 limits,
             },
-            probe,
+            proposers,
             lexicon: read.path("refresh.lexicon"),
             chat,
             store: read.path("refresh.store"),
@@ -165,24 +140,16 @@ impl RefreshSettings {
         self.store.as_deref().map(Store::new)
     }
 
-    /// Loads what the loop works with: sessions of the detector and the text encoder of its own, the lexicon, the language
-    /// model's client.
+    /// Loads what the loop works with: sessions of the detector and the text encoder of its own, tagger and captioner, the
+    /// lexicon, the language model's client.
     ///
     /// # Errors
     /// [`RefreshSetupError`], naming what is missing.
     pub fn load(&self, detector: &Bundle, box_threshold: f32) -> Result<Parts, RefreshSetupError> {
         let lexicon = self.open_lexicon()?;
         let mut encoder = TextEncoder::load(detector, &ModelOptions::default())?;
-        let mut proposers: Vec<Box<dyn Proposer>> = Vec::new();
-        if let Some(probe) = &self.probe {
-            let words = self.words(probe, lexicon.as_deref());
-            if words.is_empty() {
-                return Err(RefreshSetupError::NoWords);
-            }
-            tracing::info!(words = words.len(), "the detector is asked for words, off the frame path");
-            let threshold = probe.threshold.unwrap_or(box_threshold);
-            proposers.push(Box::new(DetectorProbe::load(detector, &mut encoder, words, threshold, probe.grid)?));
-        }
+        let targets = &self.config.targets;
+        let proposers = self.proposers.load(detector, &mut encoder, box_threshold, targets, lexicon.as_ref())?;
         let chat = self.chat.clone().map(ChatClient::new).transpose()?.map(Arc::new);
         if chat.is_none() && lexicon.is_none() {
             tracing::warn!("neither a language model nor a lexicon: proposals are the class list as they are");
@@ -206,16 +173,6 @@ impl RefreshSettings {
             None => Some(Path::new(DEBIAN_DIR)).filter(|place| place.join("data.noun").is_file()),
         };
         place.map(|place| Lexicon::open(place).map(Arc::new)).transpose()
-    }
-
-    fn words(&self, probe: &ProbeSettings, lexicon: Option<&Lexicon>) -> Vec<String> {
-        if !probe.words.is_empty() {
-            return probe.words.clone();
-        }
-        if !self.config.targets.is_empty() {
-            return self.config.targets.clone();
-        }
-        lexicon.map(|lexicon| lexicon.nouns_for_probe(probe.count)).unwrap_or_default()
     }
 }
 

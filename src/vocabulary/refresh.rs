@@ -18,6 +18,7 @@ use super::{
     memory::{Hysteresis, Memory},
     parse::{ClassSpec, VocabularyLimits},
     proposals::{Aggregation, Candidate, Filter, Proposal, Ranking},
+    proposer::{GoOn, Look, ProposeError, Proposer},
     refine::{
         offline,
         prompts::{self, SubclassPrompt},
@@ -33,29 +34,6 @@ const MOST_HINTS: usize = 8;
 /// Classes whose subclasses are remembered; beyond it all are forgotten.
 const REMEMBERED_SUBCLASSES: usize = 4096;
 
-/// Why a proposer had nothing to say.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{proposer}: {reason}")]
-pub struct ProposeError {
-    /// Which one.
-    pub proposer: &'static str,
-    /// What happened.
-    pub reason: String,
-}
-
-/// Says whether background work may go on, as soon as it may.
-pub type GoOn<'g> = &'g dyn Fn() -> bool;
-
-/// Something that looks at an image and names what may be in it.
-pub trait Proposer: Send {
-    /// The samples of one look. Asks `go_on` before each piece of work, which may take its time to answer; ends with what
-    /// it has once that says no.
-    ///
-    /// # Errors
-    /// [`ProposeError`].
-    fn propose(&mut self, image: &RgbImage, go_on: GoOn<'_>) -> Result<Vec<Vec<Proposal>>, ProposeError>;
-}
-
 /// Makes a JPEG of an image, for a vision model; `None` when it cannot.
 pub type EncodeJpeg = fn(&RgbImage) -> Option<Vec<u8>>;
 
@@ -68,6 +46,8 @@ pub struct RefreshConfig {
     pub fixed: Vec<String>,
     /// Whether the image is sent to the language model, which then proposes too.
     pub look: bool,
+    /// Whether pre-refinement gets the caption, where a proposer writes one.
+    pub caption: bool,
     /// How probabilities of several occurrences become one.
     pub aggregation: Aggregation,
     /// Which proposals are kept.
@@ -93,6 +73,7 @@ impl Default for RefreshConfig {
             targets: Vec::new(),
             fixed: Vec::new(),
             look: false,
+            caption: true,
             aggregation: Aggregation::default(),
             filter: Filter { percentile: 0.0, threshold: 0.0 },
             pre_refine: true,
@@ -228,13 +209,14 @@ impl Refresher {
         cancel: &CancellationToken,
     ) -> Result<Refreshed, RefreshError> {
         let mut trouble = Trouble::default();
-        let samples = self.propose(image, go_on, cancel, &mut trouble).await?;
+        let Look { samples, caption } = self.propose(image, go_on, cancel, &mut trouble).await?;
         if cancel.is_cancelled() {
             return Err(RefreshError::Stopped);
         }
         let mut ranking = Ranking::of(&samples, self.config.aggregation, &self.config.limits);
         ranking.filter(self.config.filter);
-        let refined = self.refine_noting(&ranking.candidates, cancel, &mut trouble).await?;
+        let caption = caption.filter(|_| self.config.caption).unwrap_or_default();
+        let refined = self.refine_noting(&ranking.candidates, &caption, cancel, &mut trouble).await?;
         let mut seen = refined.classes;
         self.add_fixed(&mut seen);
         self.add_subclasses(&mut seen, cancel, &mut trouble).await?;
@@ -258,7 +240,7 @@ impl Refresher {
         cancel: &CancellationToken,
     ) -> Result<Refreshed, RefreshError> {
         let mut trouble = Trouble::default();
-        let Refined { classes, by, refused } = self.refine_noting(candidates, cancel, &mut trouble).await?;
+        let Refined { classes, by, refused } = self.refine_noting(candidates, "", cancel, &mut trouble).await?;
         let refused = refused + trouble.refused;
         Ok(Refreshed { classes, refinement: by, refused, trouble: trouble.text })
     }
@@ -269,14 +251,15 @@ impl Refresher {
         go_on: GoOn<'_>,
         cancel: &CancellationToken,
         trouble: &mut Trouble,
-    ) -> Result<Vec<Vec<Proposal>>, RefreshError> {
-        let mut samples = Vec::new();
+    ) -> Result<Look, RefreshError> {
+        let mut look = Look::default();
         let mut failure = None;
         let mut worked = false;
         for proposer in &mut self.proposers {
             match proposer.propose(image, go_on) {
                 Ok(more) => {
-                    samples.extend(more);
+                    look.samples.extend(more.samples);
+                    look.caption = look.caption.or(more.caption);
                     worked = true;
                 }
                 Err(error) => {
@@ -288,7 +271,7 @@ impl Refresher {
         if self.config.look && self.chat.is_some() {
             match self.look(image, cancel).await {
                 Ok(sample) => {
-                    samples.push(sample);
+                    look.samples.push(sample);
                     worked = true;
                 }
                 Err(RefreshError::Stopped) => return Err(RefreshError::Stopped),
@@ -300,7 +283,7 @@ impl Refresher {
         }
         match failure {
             Some(error) if !worked => Err(error),
-            _ => Ok(samples),
+            _ => Ok(look),
         }
     }
 
@@ -324,6 +307,7 @@ impl Refresher {
     async fn refine_noting(
         &mut self,
         candidates: &[Candidate],
+        caption: &str,
         cancel: &CancellationToken,
         trouble: &mut Trouble,
     ) -> Result<Refined, RefreshError> {
@@ -331,7 +315,7 @@ impl Refresher {
             return Ok(Refined { classes: self.unrefined(candidates), by: Refinement::Proposals, refused: 0 });
         }
         if self.chat.is_some() {
-            match self.refine_by_chat(candidates, cancel, trouble).await {
+            match self.refine_by_chat(candidates, caption, cancel, trouble).await {
                 Err(error) if self.lexicon.is_some() && !matches!(error, RefreshError::Stopped) => trouble.note(&error),
                 other => return other,
             }
@@ -352,6 +336,7 @@ impl Refresher {
     async fn refine_by_chat(
         &mut self,
         candidates: &[Candidate],
+        caption: &str,
         cancel: &CancellationToken,
         trouble: &mut Trouble,
     ) -> Result<Refined, RefreshError> {
@@ -366,7 +351,7 @@ impl Refresher {
         self.fetch_hints(cancel, trouble).await?;
         let targets: Vec<&str> = self.config.targets.iter().map(String::as_str).collect();
         let hints = self.hints.as_deref().unwrap_or_default();
-        let answer = self.ask(&prompts::select(&labels, "", &targets, hints), cancel).await?;
+        let answer = self.ask(&prompts::select(&labels, caption, &targets, hints), cancel).await?;
         let read = reply::select(&answer, &targets, &limits)?;
         // A class that no proposal names outright is there by the model's judgement alone; its score says so.
         let score = |label: &str| candidates.iter().find(|c| &*c.label == label).map_or(0.5, |c| c.score);

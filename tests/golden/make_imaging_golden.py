@@ -20,7 +20,8 @@ import torch
 import torchvision
 import transformers
 from PIL import Image
-from transformers import GroundingDinoImageProcessor, SamImageProcessor
+from transformers import BlipImageProcessor, GroundingDinoImageProcessor, SamImageProcessor
+from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.grounding_dino.image_processing_pil_grounding_dino import GroundingDinoImageProcessorPil
 from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 
@@ -82,6 +83,31 @@ def pillow_resize():
         # we. The order moves the rounding, by one level.
         tolerance = int(target == (50, 3))
         yield {"image": store(image, "u1"), "resized": store(resized, "u1"), "tolerance": tolerance}
+
+
+def pillow_bicubic():
+    for source, target in [((23, 17), (57, 41)), ((77, 51), (31, 23)), ((60, 90), (24, 24)), ((64, 48), (32, 24)), ((5, 3), (9, 9))]:
+        image = picture(*source)
+        resized = np.asarray(Image.fromarray(image).resize(target, Image.Resampling.BICUBIC))
+        yield {"image": store(image, "u1"), "resized": store(resized, "u1")}
+
+
+def blip():
+    for (width, height), side in [((31, 23), 24), ((77, 53), 40), ((45, 70), 36), ((20, 18), 33)]:
+        image = picture(width, height)
+        case = {"image": store(image, "u1"), "side": side}
+        size = {"height": side, "width": side}
+        for name, processor in [("torchvision", BlipImageProcessor), ("pillow", BlipImageProcessorPil)]:
+            values = processor(size=size)(Image.fromarray(image), return_tensors="np")
+            if name == "pillow" and height > width:
+                # Pillow 13 resizes upright pictures along y first; torchvision, older Pillows and we begin with x.
+                narrow = Image.fromarray(image).resize((side, height), Image.Resampling.BICUBIC)
+                square = narrow.resize((side, side), Image.Resampling.BICUBIC)
+                case["pillow_levels"] = store(np.asarray(square).transpose(2, 0, 1), "u1")
+                continue
+            store_values(case, name, np.asarray(values["pixel_values"])[0], processor(), name == "pillow" and width == 31)
+        case["mean"], case["std"] = list(processor().image_mean), list(processor().image_std)
+        yield case
 
 
 def grounding_dino():
@@ -216,7 +242,7 @@ def files():
 def main():
     versions = {module.__name__: module.__version__ for module in (PIL, torch, torchvision, transformers, np)}
     cases = {"versions": versions}
-    for group in (pillow_resize, grounding_dino, grounding_dino_sizes, sam, sam_masks, run_lengths, files):
+    for group in (pillow_resize, grounding_dino, grounding_dino_sizes, sam, sam_masks, run_lengths, files, pillow_bicubic, blip):
         cases[group.__name__] = list(group())
     text = json.dumps(cases, indent=None, separators=(",", ":"), sort_keys=True)
     (HERE / "imaging.json").write_text(text.replace("},{", "},\n{") + "\n")

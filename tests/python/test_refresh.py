@@ -14,7 +14,7 @@ pytest.importorskip("cyclonedds", reason="the Python package cyclonedds is not i
 
 from camera import NODE, Camera  # noqa: E402
 from chat_server import ChatServer  # noqa: E402
-from conftest import RESULT, START  # noqa: E402
+from conftest import RESULT, START, TINY  # noqa: E402
 from peer import until  # noqa: E402
 from pictures import compressed, jpeg, scene  # noqa: E402
 
@@ -307,7 +307,10 @@ def test_it_ends_while_the_model_hangs(node, peer, chat):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"refresh.proposals": "[crystal_ball]"}, "must be probe or look"),
+        ({"refresh.proposals": "[crystal_ball]"}, "must be probe, look, tags or caption"),
+        ({"refresh.proposals": "[tags]"}, "refresh.tagger"),
+        ({"refresh.proposals": "[caption]", "refresh.captioner": "/nonexistent"}, "/nonexistent"),
+        ({"refresh.proposals": "[tags]", "refresh.tagger": TINY / "blip"}, "expected classifier, found blip"),
         ({"refresh.proposals": "[look]", "llm.url": '""'}, "set llm.url"),
         ({"llm.url": "http://example.com/v1"}, "http"),
         ({"llm.url": "https://user:secret@example.com/v1"}, "password"),

@@ -8,18 +8,20 @@
 )]
 
 use std::{
+    fs,
     net::{Ipv4Addr, UdpSocket},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
 };
 
 use scenelex::{
-    inference::{Bundle, ModelOptions, TextEncoder},
+    inference::{Bundle, InferenceError, ModelOptions, TextEncoder},
     pipeline::{Execution, Pipeline, PipelineConfig, PreparedVocabulary},
     types::{CameraImage, Header, ImagePayload, ImageSize, PixelBox, Stamp, VocabularySource},
     vocabulary::{ClassSpec, VocabularyBuilder, VocabularyLimits},
 };
+use sha2::{Digest, Sha256};
 
 pub const RED: [u8; 3] = [255, 0, 0];
 pub const GREEN: [u8; 3] = [0, 255, 0];
@@ -118,5 +120,72 @@ impl Domain {
             Some(Self { id, _claim: claim })
         });
         claimed.next().expect("every ROS domain is taken")
+    }
+}
+
+/// A copy of a tiny bundle that a test may damage; removed at the end.
+pub struct BundleCopy(PathBuf);
+
+impl BundleCopy {
+    pub fn of(bundle: &str, test: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("scenelex-{}-{bundle}-{test}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        for file in fs::read_dir(golden("tiny").join(bundle)).unwrap() {
+            let file = file.unwrap();
+            fs::copy(file.path(), folder.join(file.file_name())).unwrap();
+        }
+        Self(folder)
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn load(&self) -> Result<Bundle, InferenceError> {
+        Bundle::load(&self.0)
+    }
+
+    pub fn edit(&self, from: &str, to: &str) -> &Self {
+        let path = self.0.join("bundle.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{from:?} is not in {text}");
+        fs::write(path, text.replace(from, to)).unwrap();
+        self
+    }
+
+    /// Leaves out the manifest's line that begins so.
+    pub fn drop_line(&self, start: &str) -> &Self {
+        let text = fs::read_to_string(self.0.join("bundle.toml")).unwrap();
+        let line = text.lines().find(|line| line.starts_with(start)).expect("the line is there");
+        self.edit(line, "")
+    }
+
+    /// Puts another file in a file's place, with the manifest's checksum made right.
+    pub fn replace(&self, name: &str, with: PathBuf) -> &Self {
+        self.change(name, &fs::read(with).unwrap())
+    }
+
+    /// Gives a file another text, with the manifest's checksum made right.
+    pub fn rewrite(&self, name: &str, text: &str) -> &Self {
+        self.change(name, text.as_bytes())
+    }
+
+    fn change(&self, name: &str, content: &[u8]) -> &Self {
+        let digest =
+            |content: &[u8]| -> String { Sha256::digest(content).iter().map(|b| format!("{b:02x}")).collect() };
+        let path = self.0.join(name);
+        let old = digest(&fs::read(&path).unwrap());
+        fs::write(path, content).unwrap();
+        self.edit(&old, &digest(content))
+    }
+
+    pub fn error(&self) -> String {
+        self.load().unwrap_err().to_string()
+    }
+}
+
+impl Drop for BundleCopy {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Reading order: `read` turns the files into a `store` and `derive` adds what follows; `sense` says which meanings a
 //! camera can see; `phrase` finds the noun in a phrase; `relation` compares phrases (pre- and post-refinement of paper
-//! 001), `group` builds a hierarchy (paper 003), `listing` proposes nouns (paper 000). Everything is pure after
+//! 001), `group` builds a hierarchy (paper 003), `listing` proposes nouns (paper 000), `spot` finds them in captions. Everything is pure after
 //! [`Lexicon::open`]: text in, values out, and text that makes no sense gives nothing.
 
 mod derive;
@@ -16,6 +16,7 @@ mod phrase;
 mod read;
 mod relation;
 mod sense;
+mod spot;
 mod store;
 #[cfg(test)]
 mod tests;

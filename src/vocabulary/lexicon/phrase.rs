@@ -113,7 +113,7 @@ impl Lexicon {
 
     /// The nouns that words may be a form of, none if unknown. Something visible comes first: "men" is listed as
     /// workforce.
-    fn known(&self, words: &[&str]) -> Option<Vec<Lemma>> {
+    pub(super) fn known(&self, words: &[&str]) -> Option<Vec<Lemma>> {
         let mut lemmas = forms(&self.store, &words.join("_"));
         lemmas.sort_by_key(|&lemma| sense::visible_synsets(&self.store, &self.traits, lemma).is_empty());
         (!lemmas.is_empty()).then_some(lemmas)

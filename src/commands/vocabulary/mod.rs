@@ -1,13 +1,19 @@
 //! `scenelex vocabulary`: what is there to see in a whole recording.
 
-use std::{fs, path::PathBuf, process::ExitCode, sync::Arc};
+mod proposers;
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use scenelex::{
     imaging::{DecodeLimits, ImageDecoder},
-    inference::{Bundle, ModelOptions, Runtime, TextEncoder},
-    pipeline::{DetectorProbe, Grid},
     replay::{Bag, MessageQuery},
     ros::{
         CdrView, intake,
@@ -20,19 +26,20 @@ use scenelex::{
         dataset::{AtK, DatasetRanking, area, precision_recall},
         lexicon::{DEBIAN_DIR, Lexicon},
         normalise_label,
-        proposals::{Aggregation, Candidate, Filter, Ranking},
-        refresh::{Proposer, Refinement, RefreshConfig, Refreshed, Refresher},
+        proposals::{Aggregation, Candidate, Filter, Proposal, Ranking},
+        refresh::{Refinement, RefreshConfig, Refreshed, Refresher},
     },
 };
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use super::{INTERRUPTED, interrupt::Interrupt, models, progress::Progress, say};
+use self::proposers::{ProposerArgs, Proposers};
+use super::{INTERRUPTED, interrupt::Interrupt, progress::Progress, say};
 
 /// List what is there to see in a recording: a ranked vocabulary with its hierarchy.
 ///
-/// Follows LLM2Labels: the detector is asked for many words on every image, proposals are ranked by occurrences times
-/// probability, filtered per image, added up over the bag, and grouped into classes with synonyms and parents by a language
+/// Follows LLM2Labels: on every image the detector is asked for many words, or a tagger and a captioner say what they see
+/// (--tagger, --captioner); proposals are ranked by occurrences times probability, filtered per image, added up over the bag, and grouped into classes with synonyms and parents by a language
 /// model or, without one, by WordNet. With --truth the ranking is measured: P@K, R@K, AUC(PR@K).
 #[derive(Args)]
 pub struct VocabularyArgs {
@@ -45,18 +52,8 @@ pub struct VocabularyArgs {
     /// Look at every N-th image
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     every: u32,
-    /// Words to ask the detector for [default: the commonest nouns of the lexicon]
-    #[arg(long, value_name = "\"A, B\"")]
-    words: Option<String>,
-    /// How many nouns of the lexicon are asked for
-    #[arg(long, default_value_t = 1200, value_name = "N")]
-    count: usize,
-    /// Which parts of each image are looked at
-    #[arg(long, value_enum, default_value_t = GridArg::Whole)]
-    grid: GridArg,
-    /// Score from which on a box proposes its word [default: the detector's own]
-    #[arg(long, value_name = "SCORE")]
-    box_threshold: Option<f32>,
+    #[command(flatten)]
+    proposers: ProposerArgs,
     /// Share of an image's lowest-ranked proposals that is discarded
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     percentile: f32,
@@ -84,19 +81,9 @@ pub struct VocabularyArgs {
     /// File for the exchanges with it
     #[arg(long, value_name = "FILE")]
     llm_record: Option<PathBuf>,
-    /// Folder with the bundle detector/ [default: models/sim]
-    #[arg(long, value_name = "DIR")]
-    models: Option<PathBuf>,
     /// File for the result
     #[arg(short, long, default_value = "out/vocabulary.json", value_name = "FILE")]
     out: PathBuf,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum GridArg {
-    Whole,
-    Cells,
-    Both,
 }
 
 #[derive(Serialize)]
@@ -105,6 +92,8 @@ struct Report<'r> {
     topic: &'r str,
     images: usize,
     words: usize,
+    /// Mean time from a decoded image to its proposals.
+    seconds_per_image: f64,
     refined_by: &'static str,
     ranking: Vec<Ranked<'r>>,
     classes: Vec<Class<'r>>,
@@ -141,15 +130,15 @@ pub fn run(args: &VocabularyArgs) -> Result<ExitCode> {
     let truth = args.truth.as_deref().map(|text| truth_of(text, &limits)).transpose()?;
     let bag = Bag::open(&args.bag)?;
     let topic = image_topic(&bag, args.topic.as_deref())?;
-    let lexicon = if args.lexicon.join("data.noun").is_file() { Some(Lexicon::open(&args.lexicon)?) } else { None };
+    let there = args.lexicon.join("data.noun").is_file();
+    let lexicon = there.then(|| Lexicon::open(&args.lexicon)).transpose()?.map(Arc::new);
     let chat = chat(args)?;
-    let words = words(args, &limits, lexicon.as_ref())?;
-    let asked = words.len();
-    let mut probe = load_probe(args, words)?;
+    let mut proposers = args.proposers.load(&limits, lexicon.as_ref())?;
 
-    let Some(ranking) = look(args, &bag, topic, &mut probe, &limits, &interrupt)? else {
+    let Some((ranking, took)) = look(args, &bag, topic, &mut proposers, &limits, &interrupt)? else {
         return Ok(ExitCode::from(INTERRUPTED));
     };
+    let seconds_per_image = took.as_secs_f64() / ranking.images().max(1) as f64;
     let candidates = ranking.candidates();
     let strongest = candidates.get(..args.max_classes).unwrap_or(&candidates);
     let Refreshed { classes, refinement, .. } = group(strongest, chat, lexicon, limits)?;
@@ -160,11 +149,13 @@ pub fn run(args: &VocabularyArgs) -> Result<ExitCode> {
         Quality { classes: truth.len(), auc: area(&curve), curve }
     });
     print(&classes, refinement, ranking.images(), quality.as_ref());
+    say(&format!("{:.1} ms an image", seconds_per_image * 1e3));
     let report = Report {
         bag: args.bag.display().to_string(),
         topic,
         images: ranking.images(),
-        words: asked,
+        words: proposers.words,
+        seconds_per_image,
         refined_by: refinement.as_str(),
         ranking: candidates
             .iter()
@@ -221,18 +212,6 @@ fn truth_of(text: &str, limits: &VocabularyLimits) -> Result<Vec<Vec<Arc<str>>>>
     if truth.is_empty() { bail!("--truth names no class") } else { Ok(truth) }
 }
 
-fn words(args: &VocabularyArgs, limits: &VocabularyLimits, lexicon: Option<&Lexicon>) -> Result<Vec<String>> {
-    if let Some(words) = &args.words {
-        let words = words.split([',', '\n']).filter(|word| !word.trim().is_empty());
-        let words = words.map(|word| normalise_label(word, limits).map(|label| label.to_string()));
-        return words.collect::<Result<Vec<_>, _>>().context("--words");
-    }
-    let Some(lexicon) = lexicon else {
-        bail!("no WordNet in {}: install the Debian package wordnet-base, or give --words", args.lexicon.display());
-    };
-    Ok(lexicon.nouns_for_probe(args.count))
-}
-
 fn chat(args: &VocabularyArgs) -> Result<Option<ChatClient>> {
     if args.llm_url.is_none() && args.llm_replay.is_none() {
         return Ok(None);
@@ -250,29 +229,15 @@ fn chat(args: &VocabularyArgs) -> Result<Option<ChatClient>> {
     Ok(Some(ChatClient::new(config).context("language model")?))
 }
 
-fn load_probe(args: &VocabularyArgs, words: Vec<String>) -> Result<DetectorProbe> {
-    Runtime::init(None)?;
-    let folder = models::folder(args.models.as_deref())?;
-    let detector = Bundle::load(&folder.join("detector"))?;
-    let mut encoder = TextEncoder::load(&detector, &ModelOptions::default())?;
-    let threshold = args.box_threshold.unwrap_or(detector.thresholds.box_threshold);
-    let grid = match args.grid {
-        GridArg::Whole => Grid::Whole,
-        GridArg::Cells => Grid::Cells,
-        GridArg::Both => Grid::Both,
-    };
-    Ok(DetectorProbe::load(&detector, &mut encoder, words, threshold, grid)?)
-}
-
-/// Looks at the bag's images; `None` when interrupted. An image that cannot be read is reported and left out.
+/// Looks at the bag's images, and for how long without reading them; `None` when interrupted. An image that cannot be read is reported and left out.
 fn look(
     args: &VocabularyArgs,
     bag: &Bag,
     topic: &str,
-    probe: &mut DetectorProbe,
+    proposers: &mut Proposers,
     limits: &VocabularyLimits,
     interrupt: &Interrupt,
-) -> Result<Option<DatasetRanking>> {
+) -> Result<Option<(DatasetRanking, Duration)>> {
     let known = bag.topics().iter().find(|t| t.name == topic);
     let compressed = known.is_some_and(|t| t.type_name == CompressedImage::TYPE);
     let total = known.map_or(0, |t| t.message_count);
@@ -280,6 +245,7 @@ fn look(
     let mut decoder = ImageDecoder::new(DecodeLimits::default());
     let (mut image, mut rgb) = (CameraImage::default(), RgbImage::default());
     let (mut all, mut progress, mut bad) = (DatasetRanking::default(), Progress::new("looking"), 0_u64);
+    let mut took = Duration::ZERO;
     let query = MessageQuery { topics: vec![topic.to_owned()], ..MessageQuery::default() };
     for (index, message) in bag.messages(&query)?.enumerate() {
         if interrupt.is_raised() {
@@ -292,7 +258,12 @@ fn look(
         let seen = message.map_err(anyhow::Error::from).and_then(|message| {
             intake::fill(CdrView::from_encapsulated(&message.data)?, compressed, &mut image)?;
             decoder.take(&mut image, &mut rgb)?;
-            let samples = probe.propose(&rgb, &|| !interrupt.is_raised())?;
+            let start = Instant::now();
+            let mut samples: Vec<Vec<Proposal>> = Vec::new();
+            for proposer in &mut proposers.all {
+                samples.extend(proposer.propose(&rgb, &|| !interrupt.is_raised())?.samples);
+            }
+            took += start.elapsed();
             Ok(Ranking::of(&samples, Aggregation::Average, limits))
         });
         match seen {
@@ -312,18 +283,18 @@ fn look(
     if all.images() == 0 {
         bail!("no image of {topic} could be read");
     }
-    Ok(Some(all))
+    Ok(Some((all, took)))
 }
 
 /// Classes with synonyms and parents. A language model that fails leaves it to the lexicon.
 fn group(
     candidates: &[Candidate],
     chat: Option<ChatClient>,
-    lexicon: Option<Lexicon>,
+    lexicon: Option<Arc<Lexicon>>,
     limits: VocabularyLimits,
 ) -> Result<Refreshed> {
     let config = RefreshConfig { limits, ..RefreshConfig::default() };
-    let mut refresher = Refresher::new(config, Vec::new(), chat.map(Arc::new), lexicon.map(Arc::new), |_| None);
+    let mut refresher = Refresher::new(config, Vec::new(), chat.map(Arc::new), lexicon, |_| None);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let refined = runtime.block_on(refresher.refine(candidates, &CancellationToken::new()))?;
     if let Some(trouble) = &refined.trouble {
