@@ -108,7 +108,7 @@ fn resizing_equals_pillow_to_the_bit() {
     }
 }
 
-/// Checks pixel values of both backends: Pillow's exactly, torchvision's to within one of 255 levels.
+/// Checks pixel values of both backends: Pillow's exactly, torchvision's to within one of 255 levels (two for the cubic).
 fn check_values(golden: &Golden, case: &Value, (rule, filter): Resize) -> usize {
     let image = golden.image(&case["image"]);
     let normalise = (triple(&case["mean"]), triple(&case["std"]));
@@ -124,7 +124,9 @@ fn check_values(golden: &Golden, case: &Value, (rule, filter): Resize) -> usize 
     let (_, plain) = run((rule, filter), IDENTITY, &image);
     let plain = levels(&plain);
     let mut checked = usize::from(case["pillow"].is_object());
-    for (name, tolerance) in [("pillow_levels", 0), ("torchvision_levels", 1)] {
+    // Torchvision's weights are coarser (16 bits), which the cubic's greater ones show: two levels where noise is enlarged.
+    let coarse = if filter == ResizeFilter::Bicubic { 2 } else { 1 };
+    for (name, tolerance) in [("pillow_levels", 0), ("torchvision_levels", coarse)] {
         if !case[name].is_object() {
             continue;
         }
