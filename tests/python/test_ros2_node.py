@@ -13,7 +13,7 @@ pytest.importorskip("pycocotools", reason="the Python package pycocotools is not
 
 from conftest import COLOURS, END, TINY  # noqa: E402
 from pictures import cell, mask, overlap  # noqa: E402
-from ros2_support import IMAGE, NODE, Ros2, needs_ros2, ros2  # noqa: E402, F401
+from ros2_support import IMAGE, NODE, Ros2, installed, needs_ros2, ros2  # noqa: E402, F401
 
 pytestmark = needs_ros2
 
@@ -180,3 +180,12 @@ def test_large_images_arrive(ros2: Ros2):  # noqa: F811
     print(f"1080p at 15 Hz: {received} of {sent} images arrived")
     # A busy test machine may lose a packet; the defaults lose most images.
     assert int(sent) > 60 and int(received) >= 0.97 * int(sent)
+
+
+@pytest.mark.parametrize("domain_id", ["999", "kitchen", "-1"])
+def test_an_impossible_domain_is_named(ros2: Ros2, domain_id):  # noqa: F811
+    ros2.environment["ROS_DOMAIN_ID"] = domain_id
+    node = ros2.start(installed("lib/scenelex/scenelex"), "node", "--ros-args", "-p", f"models_dir:={TINY}")
+    assert node.process.wait(END) == 1
+    node.reader.join(END)
+    assert "ROS_DOMAIN_ID" in node.output() and "panicked" not in node.output(), node.output()

@@ -56,14 +56,15 @@ impl R2rTransport {
     /// Creates node `name` in `namespace` (`/` or `/a/b`) on the domain that rcl finds in the environment.
     ///
     /// # Errors
-    /// [`TransportError::Start`].
+    /// [`TransportError::Start`], [`TransportError::Environment`].
     pub fn new(namespace: &str, name: &str) -> Result<Self, TransportError> {
+        let domain = domain()?;
         let (tasks, incoming) = bounded::<Task>(WAITING_TASKS);
         let (ready, is_ready) = bounded(1);
         let (alive, ended) = bounded::<()>(0);
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
         let identity = process_identity(&name);
-        let start = |reason: String| TransportError::Start { domain: domain(), reason };
+        let start = |reason: String| TransportError::Start { domain, reason };
         let thread = thread::Builder::new()
             .name("ros".to_owned())
             .spawn(move || {
@@ -109,9 +110,21 @@ fn process_identity(name: &str) -> Option<NodeIdentity> {
     RosArguments::parse(&arguments).ok()?.identity(name).ok()
 }
 
-/// The domain as rcl reads it, for messages only.
-fn domain() -> u16 {
-    std::env::var("ROS_DOMAIN_ID").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+/// Highest domain whose ports exist.
+const MAX_DOMAIN: u16 = 232;
+
+/// The domain as rcl reads it. Checked here, as r2r panics where rcl refuses it.
+fn domain() -> Result<u16, TransportError> {
+    let text = std::env::var("ROS_DOMAIN_ID").unwrap_or_default();
+    match text.parse() {
+        _ if text.is_empty() => Ok(0),
+        Ok(domain) if domain <= MAX_DOMAIN => Ok(domain),
+        _ => Err(TransportError::Environment {
+            name: "ROS_DOMAIN_ID",
+            value: text,
+            reason: "must be a whole number from 0 to 232",
+        }),
+    }
 }
 
 /// The rmw profile of `qos`.
