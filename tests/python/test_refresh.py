@@ -280,6 +280,8 @@ def test_a_phrase_of_the_detectors_own_becomes_one_class(node, peer, chat):
     chat.set_answer(assign)
     parameters = with_model(chat, **{"label_rule": "token_labels", "refresh.targets": "[red, green]", "refresh.keep": 1000})
     parameters |= {"classes": "[red, green]", "text_threshold": 0.2, "box_threshold": 0.2, "refresh.unmatched": 0}
+    # Otherwise the tiny encoder finds the phrase like enough to a class by itself.
+    parameters |= {"refresh.similarity": 1.0}
     camera = Camera(peer, node(parameters))
     picture = jpeg(scene({(1, 1): "yellow"}))
     stamp = iter(range(1, 10_000))
@@ -292,6 +294,21 @@ def test_a_phrase_of_the_detectors_own_becomes_one_class(node, peer, chat):
     found = until(labelled, RESULT, "a class for the phrase")
     assert set(found[0][0].split()) == {"red", "green"}, "the detector's own words are kept"
     assert set(asked) == {found[0][0]}
+
+
+def test_sentence_similarity_gives_a_class_where_words_do_not(node, peer):
+    parameters = PARAMETERS | {"label_rule": "token_labels", "refresh.targets": "[red, green]", "refresh.lexicon": "none"}
+    parameters |= {"refresh.keep": 1000, "refresh.unmatched": 0}
+    parameters |= {"classes": "[red, green]", "text_threshold": 0.2, "box_threshold": 0.2, "refresh.similarity": 0.3}
+    camera = Camera(peer, node(parameters))
+    picture = jpeg(scene({(1, 1): "yellow"}))
+    stamp = iter(range(1, 10_000))
+
+    def labelled():
+        masks = camera.serve(compressed(picture, next(stamp)))["masks"].masks
+        return [one.label for one in masks if set(one.phrase.split()) == {"red", "green"} and one.label]
+
+    assert until(labelled, RESULT, "a class for the phrase")[0] in ("red", "green")
 
 
 def test_it_ends_while_the_model_hangs(node, peer, chat):
