@@ -15,7 +15,7 @@ frames; recall counts labelled pixels of objects.
 
 Frames: shards of `scenelex_sim.dataset --split val`. Needs what `make test` installs.
 
-    .deps/venv/bin/python benches/refinement.py SHARDS [FRAMES]
+    .deps/venv/bin/python benches/refinement.py SHARDS [FRAMES [BEGINNING OF A CONDITION'S NAME]]
 """
 
 from __future__ import annotations
@@ -159,7 +159,10 @@ def main():
     if not pictures:
         sys.exit(f"no shards in {sys.argv[1]}")
     rows = {}
+    wanted = sys.argv[3] if len(sys.argv) > 3 else ""
     for number, (name, parameters) in enumerate(CONDITIONS.items()):
+        if not name.startswith(wanted):
+            continue
         rows[name] = run(parameters, pictures, 20 + (os.getpid() + number) % 60)
         row = rows[name]
         print(f"{name:52} mIoU {row['miou']:.3f}  recall {row['recall']:.3f}  classes asked for {row['classes']:.1f}", flush=True)
