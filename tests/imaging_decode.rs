@@ -251,3 +251,20 @@ fn pixels_that_are_as_wanted_are_taken_without_a_copy() {
     }
     assert_eq!(decoder.take(&mut short, &mut RgbImage::default()).unwrap_err().kind(), "short_data");
 }
+
+/// Decoders are made on several threads of one process (frames, `~/segment`), and each once reset OpenCV's pool.
+#[test]
+fn decoders_are_made_on_many_threads_at_once() {
+    let start = std::sync::Barrier::new(8);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                start.wait();
+                for _ in 0..200 {
+                    let decoder = ImageDecoder::new(DecodeLimits::default());
+                    drop(decoder);
+                }
+            });
+        }
+    });
+}

@@ -138,11 +138,7 @@ impl ImageDecoder {
     /// A decoder that refuses images above `limits`.
     #[must_use]
     pub fn new(limits: DecodeLimits) -> Self {
-        // Conversions take a fraction of a millisecond; OpenCV's own pool would be nameless threads that compete with
-        // inference for the cores. Should it refuse, only that is lost.
-        if let Err(error) = opencv::core::set_num_threads(1) {
-            tracing::debug!(%error, "OpenCV keeps its thread pool");
-        }
+        without_pool();
         Self { limits, bgr: Mat::default(), gray: Vec::new() }
     }
 
@@ -275,6 +271,19 @@ impl ImageDecoder {
         out.reset(size);
         convert_into(&self.bgr, imgproc::COLOR_BGR2RGB, out)
     }
+}
+
+/// Keeps OpenCV from working on threads of its own: conversions take a fraction of a millisecond, and its pool would be
+/// nameless threads that compete with inference for the cores. Should it refuse, only that is lost.
+///
+/// Once in a process: two calls of `cv::setNumThreads` at a time free the same pool, which crashes (OpenCV 4.6 with TBB).
+fn without_pool() {
+    static DONE: std::sync::Once = std::sync::Once::new();
+    DONE.call_once(|| {
+        if let Err(error) = opencv::core::set_num_threads(1) {
+            tracing::debug!(%error, "OpenCV keeps its thread pool");
+        }
+    });
 }
 
 fn copy_rows(raw: &RawPixels<'_>, out: &mut [u8]) {

@@ -133,9 +133,12 @@ def test_newest_picture_wins(node, peer):
     stamps = list(camera.kept["masks"])
     assert stamps == sorted(stamps)
     assert 0 < len(stamps) < sent
-    counts = counters(diagnostics, lambda found: found["received"] == found["processed"] + found["dropped"])
+
+    def settled(found):  # Reports from the middle of the stream may hold no picture under way either.
+        return len(stamps) <= found["processed"] == found["received"] - found["dropped"]
+
+    counts = counters(diagnostics, settled)
     assert counts["dropped"] > 0
-    assert counts["processed"] >= len(stamps)
     assert counts["bad_images"] == 0
 
 
