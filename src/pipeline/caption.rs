@@ -1,11 +1,11 @@
 //! A captioner as a source of proposals: several captions are sampled for each view, their nouns are proposed (LLM2Labels,
 //! section 3.3), and the likeliest caption goes to pre-refinement (paper 001).
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use super::grid::Grid;
 use crate::{
-    inference::{Captioner, InferenceError, Sampler, Sampling},
+    inference::{BlipCaptioner, Bundle, Captioner, InferenceError, ModelOptions, Sampler, Sampling},
     types::RgbImage,
     vocabulary::{
         caption::{CaptionText, PhraseProbability},
@@ -41,6 +41,15 @@ pub struct CaptionProposer {
 }
 
 impl CaptionProposer {
+    /// Loads the bundle of a captioner, on one thread.
+    ///
+    /// # Errors
+    /// When the bundle or its models cannot be used.
+    pub fn load(bundle: &Path, lexicon: Option<Arc<Lexicon>>, config: CaptionConfig) -> Result<Self, InferenceError> {
+        let bundle = Bundle::load(bundle)?;
+        Ok(Self::new(Box::new(BlipCaptioner::load(&bundle, &ModelOptions::default())?), lexicon, config))
+    }
+
     /// Proposals by `captioner`; nouns are found through the lexicon, where there is one.
     #[must_use]
     pub fn new(captioner: Box<dyn Captioner>, lexicon: Option<Arc<Lexicon>>, config: CaptionConfig) -> Self {

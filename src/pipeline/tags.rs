@@ -1,8 +1,10 @@
 //! An image tagger as a source of proposals (paper 001: RAM++ before pre-refinement).
 
+use std::path::Path;
+
 use super::grid::Grid;
 use crate::{
-    inference::{InferenceError, Tag, Tagger},
+    inference::{Bundle, ImageTagger, InferenceError, ModelOptions, Tag, Tagger},
     types::RgbImage,
     vocabulary::{
         proposals::Proposal,
@@ -19,6 +21,15 @@ pub struct TagProposer {
 }
 
 impl TagProposer {
+    /// Loads the bundle of an image tagger, on one thread.
+    ///
+    /// # Errors
+    /// When the bundle or its model cannot be used.
+    pub fn load(bundle: &Path, grid: Grid) -> Result<Self, InferenceError> {
+        let bundle = Bundle::load(bundle)?;
+        Ok(Self::new(Box::new(ImageTagger::load(&bundle, &ModelOptions::default())?), grid))
+    }
+
     /// Proposals by `tagger` for the parts of an image that `grid` says.
     #[must_use]
     pub fn new(tagger: Box<dyn Tagger>, grid: Grid) -> Self {

@@ -79,6 +79,8 @@ impl Engine {
     ) -> Result<Self, NodeError> {
         let Loaded { mut pipeline, worker, vocabulary, refresh, thresholds, names } = loaded;
         let limits = VocabularyLimits { max_classes: settings.max_classes, ..VocabularyLimits::default() };
+        // Names first: nothing runs yet that would have to be stopped.
+        let image_topic = identity.resolve("image")?;
         let worker = Arc::new(worker);
         let changes = vocabulary.subscribe();
         set_first_classes(settings, &worker)?;
@@ -114,7 +116,7 @@ impl Engine {
             segments,
         })?;
         let engine = Self {
-            image_topic: identity.resolve("image")?,
+            image_topic,
             image_qos: settings.image_qos,
             compressed: settings.compressed,
             models: names,
@@ -183,6 +185,7 @@ impl Engine {
     /// What brings parameters into force that are set from now on.
     pub fn apply(&self) -> Apply {
         let (worker, tuning, thresholds) = (Arc::clone(&self.worker), Arc::clone(&self.tuning), self.thresholds);
+        let (vocabulary, label_info, time) = (self.vocabulary.clone(), self.label_info.clone(), self.time.clone());
         Box::new(move |settings, changed| {
             let config = settings.pipeline(&thresholds);
             config.validate().map_err(|error| error.to_string())?;
@@ -191,7 +194,15 @@ impl Engine {
                 let request = VocabularyRequest::new(classes, VocabularySource::Configuration);
                 worker.apply(request).map_err(|error| format!("classes: {error}"))?;
             }
+            let box_threshold = config.box_threshold;
             tuning.store(Arc::new(Tuning { config, overlay_interval: settings.overlay_interval }));
+            // It carries the threshold, and who comes late gets the last one.
+            if changed.contains(&"box_threshold") {
+                let message = convert::label_info(&vocabulary.current().vocabulary, time.now(), box_threshold);
+                if let Err(error) = label_info.publish(&message) {
+                    tracing::warn!(%error, "could not announce the threshold");
+                }
+            }
             Ok(())
         })
     }

@@ -104,6 +104,7 @@ impl FrameLoop {
         let gate = tap.as_ref().map(SceneTap::gate).unwrap_or_default();
         loop {
             if let Ok(job) = segments.try_recv() {
+                let _under_way = gate.begin_frame();
                 job.run(&mut pipeline, &result);
             }
             let mut arrived = match intake.take(Duration::from_secs(1)) {

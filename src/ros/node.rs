@@ -135,6 +135,8 @@ struct Node {
 enum Outcome {
     Done,
     Failed(NodeError),
+    /// The state in force does not allow it (any more).
+    Refused,
     /// The end of the process came first.
     Interrupted,
 }
@@ -148,7 +150,7 @@ impl Node {
     ) -> Result<Self, NodeError> {
         let on = &*transport;
         let clock = NodeClock::new(on, settings.use_sim_time)?;
-        let parameters = Arc::new(ParameterStore::new(values));
+        let parameters = Arc::new(ParameterStore::new(values, settings.clone()));
         Ok(Self {
             engine: None,
             lifecycle: Lifecycle::start(on, &identity)?,
@@ -167,8 +169,8 @@ impl Node {
         if autostart {
             for label in ["configure", "activate"] {
                 let way = self.lifecycle.way(label);
-                match way.map_or(Outcome::Done, |transition| self.carry_out(transition, shutdown)) {
-                    Outcome::Done => {}
+                match way.map_or(Outcome::Refused, |transition| self.carry_out(transition, shutdown)) {
+                    Outcome::Done | Outcome::Refused => {}
                     Outcome::Failed(error) => return Err(error),
                     Outcome::Interrupted => return Ok(()),
                 }
@@ -193,8 +195,7 @@ impl Node {
                     }
                 }
                 recv(at(due)) -> _ => {
-                    let settings = Settings::from_values(&self.parameters.values())?;
-                    due = Instant::now() + settings.diagnostics_period;
+                    due = Instant::now() + self.parameters.settings().diagnostics_period;
                     self.report();
                 }
             }
@@ -210,7 +211,7 @@ impl Node {
 
     fn carry_out(&mut self, transition: Transition, shutdown: &Receiver<()>) -> Outcome {
         if !self.lifecycle.begin(transition, self.clock.time().now()) {
-            return Outcome::Done;
+            return Outcome::Refused;
         }
         let outcome = match transition.goal {
             State::Configuring => self.configure(shutdown),
@@ -236,19 +237,18 @@ impl Node {
                 tracing::error!(%error, "a transition failed");
                 Some(error.to_string())
             }
-            Outcome::Done | Outcome::Interrupted => None,
+            Outcome::Done | Outcome::Refused | Outcome::Interrupted => None,
         };
         self.lifecycle.end(matches!(outcome, Outcome::Done), self.clock.time().now());
         outcome
     }
 
     fn configure(&mut self, shutdown: &Receiver<()>) -> Outcome {
-        let configured =
-            Settings::from_values(&self.parameters.values()).map_err(NodeError::from).and_then(|settings| {
-                let Some(loaded) = load(&settings, shutdown)? else { return Ok(None) };
-                let time = self.clock.time();
-                Engine::configure(&*self.transport, &self.identity, &settings, loaded, time).map(Some)
-            });
+        let settings = self.parameters.settings();
+        let configured = load(&settings, shutdown).and_then(|loaded| {
+            let Some(loaded) = loaded else { return Ok(None) };
+            Engine::configure(&*self.transport, &self.identity, &settings, loaded, self.clock.time()).map(Some)
+        });
         match configured {
             Ok(Some(engine)) => {
                 self.parameters.applied_by(Some(engine.apply()));

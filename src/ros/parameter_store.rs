@@ -1,6 +1,8 @@
 //! The node's parameters while it runs: read by services, set one by one or together, with a reason where that cannot be.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
 
 use super::{
     parameters::{Takes, Value, Values},
@@ -13,6 +15,8 @@ pub type Apply = Box<dyn FnMut(&Settings, &[&'static str]) -> Result<(), String>
 /// The values in force. Shared by the services and the node's loop, never by the frame loop.
 pub struct ParameterStore {
     inner: Mutex<Inner>,
+    /// Made of the values; read without waiting for a list that is just being encoded.
+    settings: ArcSwap<Settings>,
 }
 
 struct Inner {
@@ -22,10 +26,16 @@ struct Inner {
 }
 
 impl ParameterStore {
-    /// The parameters of an unconfigured node.
+    /// The parameters of an unconfigured node, and the settings they make.
     #[must_use]
-    pub fn new(values: Values) -> Self {
-        Self { inner: Mutex::new(Inner { values, apply: None }) }
+    pub fn new(values: Values, settings: Settings) -> Self {
+        Self { inner: Mutex::new(Inner { values, apply: None }), settings: ArcSwap::from_pointee(settings) }
+    }
+
+    /// The settings in force.
+    #[must_use]
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -82,6 +92,7 @@ impl ParameterStore {
             apply(&settings, &changed)?;
         }
         inner.values = values;
+        self.settings.store(Arc::new(settings));
         Ok(())
     }
 }
@@ -90,10 +101,7 @@ impl ParameterStore {
 mod tests {
     use super::*;
     use crate::ros::parameter_table::TABLE;
-    use std::sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    };
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn set(store: &ParameterStore, name: &str, value: Value) -> Result<(), String> {
         store.set(vec![(name.to_owned(), value)])
@@ -101,7 +109,9 @@ mod tests {
 
     #[test]
     fn values_are_set_at_once_or_refused_with_a_reason() {
-        let store = ParameterStore::new(Values::new(TABLE));
+        let defaults = Values::new(TABLE);
+        let settings = Settings::from_values(&defaults).unwrap();
+        let store = ParameterStore::new(defaults, settings);
         set(&store, "threads.detector", Value::Integer(3)).unwrap();
         let applied = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&applied);

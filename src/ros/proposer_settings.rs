@@ -1,14 +1,11 @@
 //! Who proposes labels: the parameters `refresh.proposals`, `refresh.probe.*`, `refresh.tag*` and `refresh.caption*`, and
 //! the proposers made of them.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use super::{refresh_settings::RefreshSetupError, settings::Reader};
 use crate::{
-    inference::{BlipCaptioner, Bundle, ImageTagger, ModelOptions, Sampling, TextEncoder},
+    inference::{Bundle, Sampling, TextEncoder},
     pipeline::{CaptionConfig, CaptionProposer, ConfigError, DetectorProbe, Grid, TagProposer},
     vocabulary::{caption::PhraseProbability, lexicon::Lexicon, proposer::Proposer},
 };
@@ -101,10 +98,12 @@ impl ProposerSettings {
             proposers.push(Box::new(DetectorProbe::load(detector, encoder, words, threshold, probe.grid)?));
         }
         if let Some((folder, grid)) = &self.tagger {
-            proposers.push(tagger(folder, *grid)?);
+            proposers.push(Box::new(TagProposer::load(folder, *grid)?));
+            tracing::info!(bundle = %folder.display(), "a tagger proposes labels, off the frame path");
         }
         if let Some((folder, config)) = &self.captioner {
-            proposers.push(captioner(folder, *config, lexicon.cloned())?);
+            proposers.push(Box::new(CaptionProposer::load(folder, lexicon.cloned(), *config)?));
+            tracing::info!(bundle = %folder.display(), "a captioner proposes labels, off the frame path");
         }
         Ok(proposers)
     }
@@ -128,22 +127,4 @@ fn grid(read: &Reader<'_>, name: &str) -> Grid {
         "both" => Grid::Both,
         _ => Grid::Whole,
     }
-}
-
-fn tagger(folder: &Path, grid: Grid) -> Result<Box<dyn Proposer>, RefreshSetupError> {
-    let bundle = Bundle::load(folder)?;
-    let tagger = ImageTagger::load(&bundle, &ModelOptions::default())?;
-    tracing::info!(bundle = bundle.name, "a tagger proposes labels, off the frame path");
-    Ok(Box::new(TagProposer::new(Box::new(tagger), grid)))
-}
-
-fn captioner(
-    folder: &Path,
-    config: CaptionConfig,
-    lexicon: Option<Arc<Lexicon>>,
-) -> Result<Box<dyn Proposer>, RefreshSetupError> {
-    let bundle = Bundle::load(folder)?;
-    let captioner = BlipCaptioner::load(&bundle, &ModelOptions::default())?;
-    tracing::info!(bundle = bundle.name, "a captioner proposes labels, off the frame path");
-    Ok(Box::new(CaptionProposer::new(Box::new(captioner), lexicon, config)))
 }

@@ -3,7 +3,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::{
+    channel::{Receiver, Sender, bounded},
+    select,
+};
 
 use super::{
     arguments::NodeIdentity,
@@ -45,6 +48,8 @@ impl SegmentJob {
 
 /// The service.
 pub struct Segmenting {
+    // Field order is drop order: who waits for an answer is sent away before the service waits for its last call.
+    _stop: Sender<()>,
     _service: Box<dyn RawServer>,
 }
 
@@ -59,9 +64,10 @@ impl Segmenting {
         intake: &Arc<Intake>,
     ) -> Result<(Self, Receiver<SegmentJob>), NodeError> {
         let (sender, jobs) = bounded(1);
+        let (stop, stopped) = bounded::<()>(0);
         let intake = Arc::clone(intake);
         let service = serve::<Segment, _>(transport, &identity.resolve("~/segment")?, move |request| {
-            match answer(request, &sender, &intake) {
+            match answer(request, &sender, &stopped, &intake) {
                 Ok(masks) => SegmentResponse { success: true, message: String::new(), masks },
                 Err(message) => {
                     tracing::warn!(message, "refused to segment");
@@ -69,11 +75,16 @@ impl Segmenting {
                 }
             }
         })?;
-        Ok((Self { _service: service }, jobs))
+        Ok((Self { _stop: stop, _service: service }, jobs))
     }
 }
 
-fn answer(request: SegmentRequest, jobs: &Sender<SegmentJob>, intake: &Intake) -> Result<LabeledMaskArray, String> {
+fn answer(
+    request: SegmentRequest,
+    jobs: &Sender<SegmentJob>,
+    stopped: &Receiver<()>,
+    intake: &Intake,
+) -> Result<LabeledMaskArray, String> {
     let SegmentRequest { image, prompts } = request;
     if prompts.is_empty() || prompts.len() > MAX_PROMPTS {
         return Err(format!("1 to {MAX_PROMPTS} prompts are expected, found {}", prompts.len()));
@@ -83,10 +94,15 @@ fn answer(request: SegmentRequest, jobs: &Sender<SegmentJob>, intake: &Intake) -
     let prompts = prompts.collect::<Result<Vec<_>, _>>()?;
     let image = (image.width > 0 || image.height > 0).then(|| intake::camera_image(image));
     let (reply, answer) = bounded(1);
-    let stopping = || "the node is stopping".to_owned();
-    jobs.send_timeout(SegmentJob { image, prompts, reply }, PATIENCE).map_err(|_| stopping())?;
+    // One call at a time: the job before has been taken, or its caller would still wait.
+    jobs.try_send(SegmentJob { image, prompts, reply })
+        .map_err(|_| "the frame loop is busy or has ended".to_owned())?;
     intake.wake();
-    answer.recv_timeout(PATIENCE).unwrap_or_else(|_| Err(stopping()))
+    select! {
+        recv(answer) -> answered => answered.unwrap_or_else(|_| Err("the node is stopping".to_owned())),
+        recv(stopped) -> _ => Err("the node is stopping".to_owned()),
+        default(PATIENCE) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+    }
 }
 
 fn checked(prompt: SegmentPrompt) -> Result<ObjectPrompt, String> {

@@ -134,8 +134,10 @@ def test_parameters_change_between_two_frames_or_not_at_all(node, peer):
     until(events.matched, RESULT, "/parameter_events")
     found = lambda stamp: sorted(one.label for one in camera.serve(compressed(PICTURE, stamp))["masks"].masks)
     assert found(1) == ["blue", "red"]
+    label_info = peer.subscribe(f"{NODE}/semantic/label_info", "vision_msgs/msg/LabelInfo", latched=True, depth=10)
     assert set_parameter(peer, "box_threshold", DOUBLE, 1.0) == (True, "")
     assert found(2) == []
+    label_info.wait(lambda info: info.threshold == 1.0, RESULT)
     assert set_parameter(peer, "box_threshold", DOUBLE, 0.5)[0] and found(3) == ["blue", "red"]
     assert set_parameter(peer, "classes", STRING_ARRAY, ["red"])[0] and found(4) == ["red"]
     assert list(get_parameter(peer, "classes").string_array_value) == ["red"]

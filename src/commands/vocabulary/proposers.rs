@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use scenelex::{
-    inference::{BlipCaptioner, Bundle, ImageTagger, ModelOptions, Runtime, Sampling, TextEncoder},
+    inference::{Bundle, ModelOptions, Runtime, Sampling, TextEncoder},
     pipeline::{CaptionConfig, CaptionProposer, DetectorProbe, Grid, TagProposer},
     vocabulary::{VocabularyLimits, caption::PhraseProbability, lexicon::Lexicon, normalise_label, proposer::Proposer},
 };
@@ -101,19 +101,17 @@ impl ProposerArgs {
         }
         if asked(Source::Tags, given_tagger) {
             let folder = self.tagger.as_deref().context("tags need --tagger, the folder of a bundle")?;
-            let tagger = ImageTagger::load(&Bundle::load(folder)?, &ModelOptions::default())?;
-            proposers.all.push(Box::new(TagProposer::new(Box::new(tagger), self.grid.into())));
+            proposers.all.push(Box::new(TagProposer::load(folder, self.grid.into())?));
         }
         if asked(Source::Caption, given_captioner) {
             let folder = self.captioner.as_deref().context("captions need --captioner, the folder of a bundle")?;
-            let captioner = BlipCaptioner::load(&Bundle::load(folder)?, &ModelOptions::default())?;
             let config = CaptionConfig {
                 samples: usize::from(self.samples),
                 sampling: Sampling { temperature: self.temperature, top_p: self.top_p },
                 probability: PhraseProbability::Product,
                 grid: self.grid.into(),
             };
-            proposers.all.push(Box::new(CaptionProposer::new(Box::new(captioner), lexicon.cloned(), config)));
+            proposers.all.push(Box::new(CaptionProposer::load(folder, lexicon.cloned(), config)?));
         }
         Ok(proposers)
     }
