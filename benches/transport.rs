@@ -27,16 +27,16 @@ fn main() {
         return;
     };
     let transport = ros::connect("/", "receiver").expect("a ROS domain");
-    let intake = Arc::new(Intake::new());
+    let intake = Arc::new(Intake::new(1));
     let _subscription =
-        transport.subscribe(&topic, Image::TYPE, Qos::LATEST, intake.handler(false)).expect("subscription");
+        transport.subscribe(&topic, Image::TYPE, Qos::LATEST, intake.handler(0, false)).expect("subscription");
     let (mut last, mut limit) = (Instant::now(), PATIENCE);
     while last.elapsed() < limit {
         if let Take::Value(arrived) = intake.take(SILENCE) {
-            intake.give_back(arrived.image);
+            intake.give_back(0, arrived.image);
             (last, limit) = (Instant::now(), SILENCE);
         }
     }
-    let received = intake.counts().snapshot(Instant::now()).received;
+    let received = intake.counts(0).snapshot(Instant::now()).received;
     println!("received {received} images");
 }

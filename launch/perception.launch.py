@@ -1,6 +1,7 @@
-"""The perception node on one camera.
+"""The perception node on one camera, or on several.
 
     ros2 launch scenelex perception.launch.py image:=/camera/image_raw classes:="mug, bottle"
+    ros2 launch scenelex perception.launch.py cameras:="front=/front_camera/image_raw, rear=/rear_camera/image_raw"
 """
 
 from launch import LaunchDescription
@@ -10,6 +11,12 @@ from launch_ros.actions import Node
 
 ARGUMENTS = [
     DeclareLaunchArgument("image", default_value="/camera/image_raw", description="Topic of the camera's images."),
+    DeclareLaunchArgument(
+        "cameras",
+        default_value="",
+        description="Several cameras, as NAME=TOPIC with commas between them; results are on ~/NAME/masks and so on. "
+        "Empty: the one of `image`.",
+    ),
     DeclareLaunchArgument(
         "image_transport",
         default_value="raw",
@@ -55,9 +62,18 @@ ARGUMENTS = [
 ]
 
 
-def image_topic(context):
+def cameras(context):
+    """Names and topics of several cameras."""
+    given = LaunchConfiguration("cameras").perform(context)
+    pairs = [entry.partition("=") for entry in given.split(",") if entry.strip()]
+    named = {name.strip(): topic.strip() for name, _, topic in pairs}
+    if len(named) < len(pairs) or not all(name and topic for name, topic in named.items()):
+        raise RuntimeError(f"cameras: expected NAME=TOPIC, with commas between them and each name once; found {given!r}")
+    return named
+
+
+def image_topic(context, topic):
     """The topic the node subscribes to, as image_transport names those of its plugins."""
-    topic = LaunchConfiguration("image").perform(context)
     compressed = LaunchConfiguration("image_transport").perform(context) == "compressed"
     return f"{topic}/compressed" if compressed and not topic.endswith("/compressed") else topic
 
@@ -70,6 +86,10 @@ def perception(context):
     classes = [name.strip() for name in given("classes").split(",") if name.strip()]
     if classes:
         parameters["classes"] = classes
+    named = cameras(context)
+    if named:
+        parameters["cameras"] = list(named)
+    inputs = {f"{name}/image": topic for name, topic in named.items()} or {"image": given("image")}
     if given("models_dir"):
         parameters["models_dir"] = given("models_dir")
     if given("overlay"):
@@ -83,7 +103,7 @@ def perception(context):
             arguments=["node"],
             ros_arguments=["--log-level", given("log_level")],
             parameters=[*filter(None, [given("params_file")]), parameters],
-            remappings=[("image", image_topic(context))],
+            remappings=[(name, image_topic(context, topic)) for name, topic in inputs.items()],
             output="screen",
         )
     ]

@@ -4,7 +4,7 @@
 //!
 //! 1. `ros::engine` wires topics, threads and the pipeline; [`ros::node`] makes and ends it as its life cycle says.
 //! 2. `ros::intake` turns a received message into a [`types::CameraImage`] and puts it into the
-//!    [`pipeline::LatestSlot`]: the newest image wins, what it replaces is counted. `ros::frames` takes it from there.
+//!    [`pipeline::LatestSlots`]: the newest image wins, what it replaces is counted. `ros::frames` takes it from there.
 //! 3. [`pipeline::Pipeline::process`] is the whole frame, and knows no ROS: decode, detect beside SAM's image encoder,
 //!    phrases to classes, prompts, masks, overlaps.
 //! 4. [`imaging`] decodes pixel encodings, resizes as the models were trained with, and turns masks into run lengths.

@@ -16,7 +16,7 @@ use scenelex::{
         Detector, EncodedText, GroundingDino, InferenceError, ModelOptions, RawDetections, SamImageEncoder,
         SamMaskDecoder,
     },
-    pipeline::{LatestSlot, Models, Pipeline, Put, Take},
+    pipeline::{LatestSlots, Models, Pipeline, Put, Take},
     types::{CameraImage, FrameResult, ImageSize, RgbImage, Stamp},
 };
 use support::*;
@@ -30,9 +30,11 @@ struct Slow {
 }
 
 struct Camera {
-    slot: LatestSlot<CameraImage>,
+    slot: LatestSlots<CameraImage>,
     /// Number of the last picture taken.
     taken: AtomicU64,
+    /// Pictures replaced by newer ones.
+    dropped: AtomicU64,
 }
 
 impl Camera {
@@ -41,8 +43,11 @@ impl Camera {
             let number = self.taken.fetch_add(1, Ordering::Relaxed) + 1;
             let mut image = picture(ImageSize::new(64, 48), &[((number % 4) as u32, 1, RED)]);
             image.header.stamp = Stamp::from_nanos(i64::try_from(number).unwrap());
-            match self.slot.put(image) {
-                Put::Stored | Put::Replaced(_) => {}
+            match self.slot.put(0, image) {
+                Put::Stored => {}
+                Put::Replaced(_) => {
+                    self.dropped.fetch_add(1, Ordering::Relaxed);
+                }
                 Put::Closed(_) => panic!("the slot is open"),
             }
         }
@@ -50,11 +55,15 @@ impl Camera {
 }
 
 impl Detector for Slow {
-    fn prepare(&mut self, image: &RgbImage) -> Result<(), InferenceError> {
-        self.inner.prepare(image)
+    fn max_batch(&self) -> usize {
+        1
     }
 
-    fn detect(&mut self, text: &EncodedText, out: &mut RawDetections) -> Result<(), InferenceError> {
+    fn prepare(&mut self, images: &[&RgbImage]) -> Result<(), InferenceError> {
+        self.inner.prepare(images)
+    }
+
+    fn detect(&mut self, text: &EncodedText, out: &mut Vec<RawDetections>) -> Result<(), InferenceError> {
         self.camera.take_pictures(self.frames);
         self.inner.detect(text, out)
     }
@@ -67,7 +76,7 @@ fn the_age_of_a_result_stays_below_two_model_periods() {
     const RESULTS: u64 = 50;
     let options = ModelOptions::default();
     let segmenter = tiny_bundle("segmenter");
-    let camera = Arc::new(Camera { slot: LatestSlot::new(), taken: AtomicU64::new(0) });
+    let camera = Arc::new(Camera { slot: LatestSlots::new(1), taken: AtomicU64::new(0), dropped: AtomicU64::new(0) });
     let models = Models {
         detector: Box::new(Slow {
             inner: GroundingDino::load(&tiny_bundle("detector"), &options).unwrap(),
@@ -84,7 +93,9 @@ fn the_age_of_a_result_stays_below_two_model_periods() {
     let mut result = FrameResult::default();
     let mut last = 0;
     for _ in 0..RESULTS {
-        let Take::Value(mut image) = camera.slot.take_blocking(Duration::from_secs(10)) else { panic!("no picture") };
+        let Take::Value((_, mut image)) = camera.slot.take_blocking(Duration::from_secs(10)) else {
+            panic!("no picture")
+        };
         pipeline.process(&mut image, &vocabulary, &mut result).unwrap();
         let number = u64::try_from(result.header.stamp.as_nanos()).unwrap();
         let age = camera.taken.load(Ordering::Relaxed) - number;
@@ -97,19 +108,24 @@ fn the_age_of_a_result_stays_below_two_model_periods() {
     }
     let taken = camera.taken.load(Ordering::Relaxed);
     // Every picture was seen, replaced by a newer one, or is waiting.
-    assert_eq!(taken, RESULTS + camera.slot.dropped() + 1);
+    assert_eq!(taken, RESULTS + camera.dropped.load(Ordering::Relaxed) + 1);
 }
 
 /// The same in real time and on two threads, as a node has it. Nothing is said about how long anything takes, only that a
 /// result is never older than what the slot held when the run before it ended.
 #[test]
 fn a_run_never_starts_with_a_picture_older_than_the_run_before_it() {
-    let slot = Arc::new(LatestSlot::new());
-    let source = Arc::clone(&slot);
+    let slot = Arc::new(LatestSlots::new(1));
+    let dropped = Arc::new(AtomicU64::new(0));
+    let (source, replaced) = (Arc::clone(&slot), Arc::clone(&dropped));
     let camera = std::thread::Builder::new().name("camera".into()).spawn(move || {
         for number in 0_u64.. {
-            if let Put::Closed(_) = source.put((number, Instant::now())) {
-                return number;
+            match source.put(0, (number, Instant::now())) {
+                Put::Stored => {}
+                Put::Replaced(_) => {
+                    replaced.fetch_add(1, Ordering::Relaxed);
+                }
+                Put::Closed(_) => return number,
             }
             std::thread::yield_now();
         }
@@ -119,18 +135,20 @@ fn a_run_never_starts_with_a_picture_older_than_the_run_before_it() {
     let mut previous_start = Instant::now();
     for _ in 0..50 {
         let start = Instant::now();
-        let Take::Value((number, taken)) = slot.take_blocking(Duration::from_secs(10)) else { panic!("no picture") };
+        let Take::Value((_, (number, taken))) = slot.take_blocking(Duration::from_secs(10)) else {
+            panic!("no picture")
+        };
         assert!(taken >= previous_start, "picture {number} was taken before the run before this one began");
         previous_start = start;
         // A model at work: long enough for pictures to come in between.
-        let until = slot.dropped() + 5;
-        while slot.dropped() < until {
+        let until = dropped.load(Ordering::Relaxed) + 5;
+        while dropped.load(Ordering::Relaxed) < until {
             std::thread::yield_now();
         }
         seen += 1;
     }
     slot.close();
     let sent = camera.unwrap().join().unwrap();
-    let waiting = u64::from(slot.try_take().is_some());
-    assert_eq!(sent, seen + slot.dropped() + waiting);
+    let waiting = u64::from(slot.try_take(|_| true).is_some());
+    assert_eq!(sent, seen + dropped.load(Ordering::Relaxed) + waiting);
 }

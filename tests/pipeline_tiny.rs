@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use scenelex::{
     inference::{InferenceError, ModelOptions, TextEncoder},
-    pipeline::{FrameError, LabelRule, Models, Pipeline, PipelineConfig},
+    pipeline::{Frame, FrameError, LabelRule, Models, Pipeline, PipelineConfig},
     types::{BinaryMask, FrameResult, ImagePayload, ImageSize, UNLABELLED},
     vocabulary::ClassSpec,
 };
@@ -233,14 +233,17 @@ fn a_failing_model_is_an_error_and_the_next_frame_is_served() {
     /// Fails on every other image.
     struct Moody(Box<dyn scenelex::inference::Detector>, u32);
     impl scenelex::inference::Detector for Moody {
-        fn prepare(&mut self, image: &scenelex::types::RgbImage) -> Result<(), InferenceError> {
+        fn max_batch(&self) -> usize {
+            self.0.max_batch()
+        }
+        fn prepare(&mut self, images: &[&scenelex::types::RgbImage]) -> Result<(), InferenceError> {
             self.1 += 1;
-            self.0.prepare(image)
+            self.0.prepare(images)
         }
         fn detect(
             &mut self,
             text: &scenelex::inference::EncodedText,
-            out: &mut scenelex::inference::RawDetections,
+            out: &mut Vec<scenelex::inference::RawDetections>,
         ) -> Result<(), InferenceError> {
             if self.1 % 2 == 1 {
                 return Err(InferenceError::Session { model: "moody".into(), reason: "not today".into() });
@@ -268,6 +271,64 @@ fn a_failing_model_is_an_error_and_the_next_frame_is_served() {
             // The mask is the right frame's: the encoder's result of the failed frame was not left behind.
             assert!(iou_with_cell(&result, 0, cells[0].0, cells[0].1) > 0.95);
         }
+    }
+    // Of several images together, all are tried again one by one: now every other one of those fails.
+    let config = PipelineConfig { image_batch: 3, ..tiny_config() };
+    pipeline.set_config(config).unwrap();
+    let mut frames: Vec<Frame> = (0..3).map(|column| frame(SIZE, &[(column, 0, RED)])).collect();
+    let mut outcomes = Vec::new();
+    pipeline
+        .process_batch(&mut frames, &[0, 1, 2], &vocabulary, |camera, _, done| outcomes.push((camera, done.is_ok())));
+    assert_eq!(outcomes, [(0, true), (1, false), (2, true)]);
+    for camera in [0, 2] {
+        assert!(iou_with_cell(&frames[camera].result, 0, camera as u32, 0) > 0.95);
+    }
+}
+
+fn frame(size: ImageSize, cells: &[(u32, u32, [u8; 3])]) -> Frame {
+    Frame { image: picture(size, cells), ..Frame::default() }
+}
+
+#[test]
+fn images_of_several_cameras_are_labelled_together_as_they_are_alone() {
+    let mut pipeline = tiny_pipeline(PipelineConfig { image_batch: 8, ..tiny_config() });
+    assert_eq!(pipeline.max_batch(), 8, "the tiny files have a free batch dimension");
+    // Several captions, and objects whose number differs from image to image.
+    let vocabulary = prepare(&mut tiny_encoder(), &specs(&["red mug", "blue ball", "yellow"]));
+    let (wide, tall) = (ImageSize::new(320, 180), ImageSize::new(120, 200));
+    let scenes = [
+        (SIZE, vec![(0, 0, RED), (2, 1, BLUE)]),
+        (wide, vec![(3, 2, YELLOW)]),
+        (tall, vec![]),
+        (SIZE, vec![(1, 1, BLUE), (2, 2, RED), (3, 0, YELLOW)]),
+    ];
+    let mut frames: Vec<Frame> = scenes.iter().map(|(size, cells)| frame(*size, cells)).collect();
+    // A broken one between them, and one that is not due.
+    let mut broken = frame(SIZE, &[(0, 0, RED)]);
+    if let ImagePayload::Raw { data, .. } = &mut broken.image.payload {
+        data.pop();
+    }
+    frames.insert(1, broken);
+    frames.push(frame(SIZE, &[(0, 0, RED)]));
+    let mut outcomes = Vec::new();
+    pipeline.process_batch(&mut frames, &[4, 1, 0, 3, 2], &vocabulary, |camera, frame, done| {
+        assert_eq!(frame.result.durations.total.is_zero(), done.is_err());
+        outcomes.push((camera, done.map_err(|error| error.kind())));
+    });
+    assert_eq!(outcomes, [(1, Err("short_data")), (4, Ok(())), (0, Ok(())), (3, Ok(())), (2, Ok(()))]);
+    assert_eq!(frames[5].result, FrameResult::default());
+
+    let mut alone = tiny_pipeline(tiny_config());
+    for (camera, (size, cells)) in [0, 2, 3, 4].into_iter().zip(&scenes) {
+        let mut expected = FrameResult::default();
+        alone.process(&mut picture(*size, cells), &vocabulary, &mut expected).unwrap();
+        let found = &frames[camera].result;
+        assert_eq!(found.instances.len(), cells.len(), "camera {camera}");
+        let comparable = |result: &FrameResult| {
+            let masks: Vec<_> = result.instances.iter().map(|i| (i.label.clone(), i.bbox, i.mask.clone())).collect();
+            (result.header.clone(), result.size, masks, result.semantic.clone(), result.instance_ids.clone())
+        };
+        assert_eq!(comparable(found), comparable(&expected), "camera {camera}");
     }
 }
 

@@ -23,17 +23,21 @@ pub struct RawDetections {
 
 /// An open-vocabulary detector.
 pub trait Detector: Send {
-    /// Resizes and normalises `image` into the detector's own input.
+    /// Most images one run takes; 1 where the file's batch is fixed.
+    fn max_batch(&self) -> usize;
+
+    /// Resizes and normalises `images` into the detector's own input. They may differ in size.
     ///
     /// # Errors
-    /// When the image cannot be brought to the input.
-    fn prepare(&mut self, image: &RgbImage) -> Result<(), InferenceError>;
+    /// When an image cannot be brought to the input.
+    fn prepare(&mut self, images: &[&RgbImage]) -> Result<(), InferenceError>;
 
-    /// Runs on the image last prepared. May be called several times, once per caption.
+    /// Runs on the images last prepared, all at once; `out` gets one element for each. May be called several times, once
+    /// per caption.
     ///
     /// # Errors
     /// When the model fails or puts out something else than its contract says.
-    fn detect(&mut self, text: &EncodedText, out: &mut RawDetections) -> Result<(), InferenceError>;
+    fn detect(&mut self, text: &EncodedText, out: &mut Vec<RawDetections>) -> Result<(), InferenceError>;
 
     /// The execution providers that its nodes really run on; empty where it has none.
     fn runs_on(&self) -> &str {
@@ -44,25 +48,30 @@ pub trait Detector: Send {
 /// An image as the mask decoder takes it.
 #[derive(Debug)]
 pub struct ImageEmbedding {
-    /// f32[1, C, E, E].
-    pub value: Value,
+    /// f32[b, C, E, E], of all images that were encoded together.
+    pub batch: Arc<Value>,
+    /// Which of them it is.
+    pub index: usize,
     /// How image pixels map to the encoder's input.
     pub placement: Placement,
 }
 
 /// The image side of a promptable segmenter.
 pub trait ImageEncoder: Send {
-    /// Resizes and normalises `image` into the encoder's own input.
+    /// Most images one run takes; 1 where the file's batch is fixed.
+    fn max_batch(&self) -> usize;
+
+    /// Resizes and normalises `images` into the encoder's own input. They may differ in size.
     ///
     /// # Errors
-    /// When the image cannot be brought to the input.
-    fn prepare(&mut self, image: &RgbImage) -> Result<(), InferenceError>;
+    /// When an image cannot be brought to the input.
+    fn prepare(&mut self, images: &[&RgbImage]) -> Result<(), InferenceError>;
 
-    /// Runs on the image last prepared.
+    /// Runs on the images last prepared, all at once, and gives an embedding for each.
     ///
     /// # Errors
     /// When the model fails or nothing was prepared.
-    fn encode(&mut self) -> Result<ImageEmbedding, InferenceError>;
+    fn encode(&mut self) -> Result<Vec<ImageEmbedding>, InferenceError>;
 
     /// The execution providers that its nodes really run on; empty where it has none.
     fn runs_on(&self) -> &str {

@@ -24,12 +24,43 @@ pub struct GroundingDino {
     model: Model,
     preprocessor: Preprocessor,
     input: ImageSize,
+    /// Of the images prepared, one behind the other; so is `pixel_mask`.
     pixels: Vec<f32>,
     pixel_mask: Vec<i64>,
-    /// What `pixel_mask` was filled for; cameras keep their size, so it is filled once.
-    masked: Option<Placement>,
+    /// What each image's part of `pixel_mask` was filled for; cameras keep their size, so it is filled once.
+    masked: Vec<Option<Placement>>,
+    /// Images prepared.
+    prepared: usize,
+    /// The caption once for each image, where there are several.
+    repeated: Repeated,
     /// D of a split detector.
     feature_size: Option<usize>,
+    /// Whether the file takes more than one image per run.
+    batched: bool,
+}
+
+/// The tensors of an [`EncodedText`], several times over.
+#[derive(Default)]
+struct Repeated {
+    input_ids: Vec<i64>,
+    attention_mask: Vec<i64>,
+    token_type_ids: Vec<i64>,
+    features: Vec<f32>,
+}
+
+impl Repeated {
+    fn fill(&mut self, text: &EncodedText, times: usize) {
+        fn repeat<T: Copy>(to: &mut Vec<T>, from: &[T], times: usize) {
+            to.clear();
+            for _ in 0..times {
+                to.extend_from_slice(from);
+            }
+        }
+        repeat(&mut self.input_ids, &text.input_ids, times);
+        repeat(&mut self.attention_mask, &text.attention_mask, times);
+        repeat(&mut self.token_type_ids, &text.token_type_ids, times);
+        repeat(&mut self.features, &text.features, times);
+    }
 }
 
 impl GroundingDino {
@@ -44,6 +75,7 @@ impl GroundingDino {
             contract::input(&model, "pixel_values", Element::F32, &[Dim::Any, Dim::Is(3), Dim::Fixed, Dim::Fixed])?;
         let fixed = |axis: usize| pixels.shape.get(axis).copied().flatten().unwrap_or_default();
         let (height, width) = (fixed(2), fixed(3));
+        let batched = pixels.shape.first() == Some(&None);
         let input = ImageSize::new(u32::try_from(width).unwrap_or(0), u32::try_from(height).unwrap_or(0));
         contract::input(&model, "pixel_mask", Element::I64, &[Dim::Any, Dim::Is(height), Dim::Is(width)])?;
         for name in ["input_ids", "attention_mask"] {
@@ -82,9 +114,12 @@ impl GroundingDino {
         }
         Ok(Self {
             preprocessor: Preprocessor::new(bundle.preprocess(rule)),
-            pixels: vec![0.0; 3 * input.area()],
-            pixel_mask: vec![0; input.area()],
-            masked: None,
+            pixels: Vec::new(),
+            pixel_mask: Vec::new(),
+            masked: Vec::new(),
+            prepared: 0,
+            repeated: Repeated::default(),
+            batched,
             model,
             input,
             feature_size,
@@ -103,22 +138,34 @@ impl Detector for GroundingDino {
         self.model.runs_on()
     }
 
-    fn prepare(&mut self, image: &RgbImage) -> Result<(), InferenceError> {
-        let placement = self
-            .preprocessor
-            .run(image, &mut self.pixels)
-            .map_err(|e| InferenceError::Preprocess(format!("{}: {e}", self.model.name())))?;
-        if self.masked != Some(placement) {
-            placement.fill_pixel_mask(&mut self.pixel_mask);
-            self.masked = Some(placement);
+    fn max_batch(&self) -> usize {
+        if self.batched { usize::MAX } else { 1 }
+    }
+
+    fn prepare(&mut self, images: &[&RgbImage]) -> Result<(), InferenceError> {
+        let area = self.input.area();
+        self.prepared = 0;
+        self.pixels.resize(images.len() * 3 * area, 0.0);
+        self.pixel_mask.resize(images.len() * area, 0);
+        self.masked.resize(images.len(), None);
+        let pixels = self.pixels.chunks_exact_mut(3 * area);
+        let masks = self.pixel_mask.chunks_exact_mut(area).zip(&mut self.masked);
+        for ((image, pixels), (mask, masked)) in images.iter().zip(pixels).zip(masks) {
+            let placement = self
+                .preprocessor
+                .run(image, pixels)
+                .map_err(|e| InferenceError::Preprocess(format!("{}: {e}", self.model.name())))?;
+            if *masked != Some(placement) {
+                placement.fill_pixel_mask(mask);
+                *masked = Some(placement);
+            }
         }
+        self.prepared = images.len();
         Ok(())
     }
 
-    fn detect(&mut self, text: &EncodedText, out: &mut RawDetections) -> Result<(), InferenceError> {
-        let (height, width) = (self.input.height as usize, self.input.width as usize);
-        let tokens = [1, text.len()];
-        let features = [1, text.len(), text.feature_size];
+    fn detect(&mut self, text: &EncodedText, out: &mut Vec<RawDetections>) -> Result<(), InferenceError> {
+        let (height, width, images) = (self.input.height as usize, self.input.width as usize, self.prepared);
         if self.feature_size.is_some_and(|size| size != text.feature_size) {
             return Err(InferenceError::Contract {
                 model: self.model.name().to_owned(),
@@ -127,30 +174,44 @@ impl Detector for GroundingDino {
                 found: format!("{} from the text encoder", text.feature_size),
             });
         }
+        let (ids, mask, types, values) = if images == 1 {
+            (&text.input_ids, &text.attention_mask, &text.token_type_ids, &text.features)
+        } else {
+            self.repeated.fill(text, images);
+            let Repeated { input_ids, attention_mask, token_type_ids, features } = &self.repeated;
+            (input_ids, attention_mask, token_type_ids, features)
+        };
+        let tokens = [images, text.len()];
+        let features = [images, text.len(), text.feature_size];
         let last = match self.feature_size {
-            Some(_) => ("text_features", Input::F32(&features, &text.features)),
-            None => ("token_type_ids", Input::I64(&tokens, &text.token_type_ids)),
+            Some(_) => ("text_features", Input::F32(&features, values)),
+            None => ("token_type_ids", Input::I64(&tokens, types)),
         };
         let outputs = self.model.run(&[
-            ("pixel_values", Input::F32(&[1, 3, height, width], &self.pixels)),
-            ("pixel_mask", Input::I64(&[1, height, width], &self.pixel_mask)),
-            ("input_ids", Input::I64(&tokens, &text.input_ids)),
-            ("attention_mask", Input::I64(&tokens, &text.attention_mask)),
+            ("pixel_values", Input::F32(&[images, 3, height, width], &self.pixels)),
+            ("pixel_mask", Input::I64(&[images, height, width], &self.pixel_mask)),
+            ("input_ids", Input::I64(&tokens, ids)),
+            ("attention_mask", Input::I64(&tokens, mask)),
             last,
         ])?;
         let (logits_shape, logits) = outputs.f32("logits")?;
         let (boxes_shape, boxes) = outputs.f32("pred_boxes")?;
         let queries = boxes_shape.get(1).map_or(0, |&q| usize::try_from(q).unwrap_or(0));
-        contract::shape(outputs.model(), "logits", logits_shape, &[1, queries, LOGIT_COLUMNS])?;
-        contract::shape(outputs.model(), "pred_boxes", boxes_shape, &[1, queries, 4])?;
-        out.queries = queries;
-        out.columns = text.len().min(LOGIT_COLUMNS);
-        out.logits.clear();
-        for row in logits.chunks_exact(LOGIT_COLUMNS) {
-            out.logits.extend_from_slice(row.get(..out.columns).unwrap_or_default());
+        contract::shape(outputs.model(), "logits", logits_shape, &[images, queries, LOGIT_COLUMNS])?;
+        contract::shape(outputs.model(), "pred_boxes", boxes_shape, &[images, queries, 4])?;
+        out.resize_with(images, RawDetections::default);
+        let logits = logits.chunks_exact((queries * LOGIT_COLUMNS).max(1));
+        let boxes = boxes.chunks_exact((queries * 4).max(1));
+        for (out, (logits, boxes)) in out.iter_mut().zip(logits.zip(boxes)) {
+            out.queries = queries;
+            out.columns = text.len().min(LOGIT_COLUMNS);
+            out.logits.clear();
+            for row in logits.chunks_exact(LOGIT_COLUMNS) {
+                out.logits.extend_from_slice(row.get(..out.columns).unwrap_or_default());
+            }
+            out.boxes.clear();
+            out.boxes.extend(boxes.as_chunks::<4>().0.iter().map(|&[cx, cy, w, h]| CenterBox { cx, cy, w, h }));
         }
-        out.boxes.clear();
-        out.boxes.extend(boxes.as_chunks::<4>().0.iter().map(|&[cx, cy, w, h]| CenterBox { cx, cy, w, h }));
         Ok(())
     }
 }

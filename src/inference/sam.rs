@@ -8,6 +8,8 @@
 //! Sizes are read from the files. `masks` is never computed (see [`super::prune`]): bringing M masks to image size inside
 //! the graph costs more than all the rest, bringing the one that is wanted there ourselves costs little.
 
+use std::sync::Arc;
+
 use super::{
     Bundle, BundleKind, ImageEmbedding, ImageEncoder, InferenceError, LowResMasks, MaskDecoder, PromptBatch, contract,
     contract::Dim,
@@ -23,8 +25,12 @@ pub struct SamImageEncoder {
     model: Model,
     preprocessor: Preprocessor,
     side: usize,
+    /// Of the images prepared, one behind the other.
     pixels: Vec<f32>,
-    placement: Option<Placement>,
+    /// Where each of them is; empty when none is prepared.
+    placements: Vec<Placement>,
+    /// Whether the file takes more than one image per run.
+    batched: bool,
 }
 
 impl SamImageEncoder {
@@ -38,14 +44,16 @@ impl SamImageEncoder {
         let pixels =
             contract::input(&model, "pixel_values", Element::F32, &[Dim::Any, Dim::Is(3), Dim::Fixed, Dim::Fixed])?;
         let side = pixels.shape.get(2).copied().flatten().unwrap_or_default();
+        let batched = pixels.shape.first() == Some(&None);
         contract::input(&model, "pixel_values", Element::F32, &[Dim::Any, Dim::Is(3), Dim::Is(side), Dim::Is(side)])?;
         contract::no_other_inputs(&model, &["pixel_values"])?;
         contract::output(&model, "image_embeddings", Element::F32, &[Dim::Any, Dim::Fixed, Dim::Fixed, Dim::Fixed])?;
         let rule = ResizeRule::LongestSide { side: u32::try_from(side).unwrap_or(0) };
         Ok(Self {
             preprocessor: Preprocessor::new(bundle.preprocess(rule)),
-            pixels: vec![0.0; 3 * side * side],
-            placement: None,
+            pixels: Vec::new(),
+            placements: Vec::new(),
+            batched,
             model,
             side,
         })
@@ -63,23 +71,36 @@ impl ImageEncoder for SamImageEncoder {
         self.model.runs_on()
     }
 
-    fn prepare(&mut self, image: &RgbImage) -> Result<(), InferenceError> {
-        self.placement = None;
-        let placement = self
-            .preprocessor
-            .run(image, &mut self.pixels)
-            .map_err(|e| InferenceError::Preprocess(format!("{}: {e}", self.model.name())))?;
-        self.placement = Some(placement);
+    fn max_batch(&self) -> usize {
+        if self.batched { usize::MAX } else { 1 }
+    }
+
+    fn prepare(&mut self, images: &[&RgbImage]) -> Result<(), InferenceError> {
+        let size = 3 * self.side * self.side;
+        self.placements.clear();
+        self.pixels.resize(images.len() * size, 0.0);
+        for (image, pixels) in images.iter().zip(self.pixels.chunks_exact_mut(size)) {
+            match self.preprocessor.run(image, pixels) {
+                Ok(placement) => self.placements.push(placement),
+                Err(error) => {
+                    self.placements.clear();
+                    return Err(InferenceError::Preprocess(format!("{}: {error}", self.model.name())));
+                }
+            }
+        }
         Ok(())
     }
 
-    fn encode(&mut self) -> Result<ImageEmbedding, InferenceError> {
-        let Some(placement) = self.placement else {
+    fn encode(&mut self) -> Result<Vec<ImageEmbedding>, InferenceError> {
+        let images = self.placements.len();
+        if images == 0 {
             return Err(InferenceError::Preprocess(format!("{}: no image was prepared", self.model.name())));
-        };
-        let shape = [1, 3, self.side, self.side];
+        }
+        let shape = [images, 3, self.side, self.side];
         let mut outputs = self.model.run(&[("pixel_values", Input::F32(&shape, &self.pixels))])?;
-        Ok(ImageEmbedding { value: outputs.take("image_embeddings")?, placement })
+        let batch = Arc::new(outputs.take("image_embeddings")?);
+        let embedding = |(index, &placement)| ImageEmbedding { batch: Arc::clone(&batch), index, placement };
+        Ok(self.placements.iter().enumerate().map(embedding).collect())
     }
 }
 
@@ -152,8 +173,19 @@ impl MaskDecoder for SamMaskDecoder {
         out: &mut LowResMasks,
     ) -> Result<(), InferenceError> {
         let side = self.low_res;
+        let (shape, values) = embedding.batch.as_f32()?;
+        let one = [1, dim(shape, 1), dim(shape, 2), dim(shape, 3)];
+        let size = one.iter().product::<usize>();
+        let Some(values) = values.get(embedding.index * size..(embedding.index + 1) * size) else {
+            return Err(InferenceError::Contract {
+                model: self.model.name().to_owned(),
+                what: "batch of image_embeddings".into(),
+                expected: format!("more than {}", embedding.index),
+                found: dim(shape, 0).to_string(),
+            });
+        };
         let mut outputs = self.model.run(&[
-            ("image_embeddings", Input::Value(&embedding.value)),
+            ("image_embeddings", Input::F32(&one, values)),
             ("point_coords", Input::F32(&[prompts.prompts, prompts.points, 2], &prompts.coords)),
             ("point_labels", Input::F32(&[prompts.prompts, prompts.points], &prompts.labels)),
             ("mask_input", Input::F32(&[1, 1, side, side], &self.mask_input)),
@@ -175,6 +207,10 @@ impl MaskDecoder for SamMaskDecoder {
         out.logits = Some(outputs.take("low_res_masks")?);
         Ok(())
     }
+}
+
+fn dim(shape: &[i64], axis: usize) -> usize {
+    shape.get(axis).map_or(0, |&size| usize::try_from(size).unwrap_or(0))
 }
 
 /// Which of a prompt's masks to take, as SAM's authors advise: the first (trained for unambiguous prompts) for a box or

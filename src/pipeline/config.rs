@@ -82,6 +82,8 @@ pub struct PipelineConfig {
     pub max_objects: usize,
     /// Most objects per run of the mask decoder.
     pub mask_batch: usize,
+    /// Most images, of different cameras, per run of the detector and the image encoder.
+    pub image_batch: usize,
     /// Threads and place of each model.
     pub execution: Execution,
 }
@@ -116,6 +118,7 @@ impl PipelineConfig {
             label_rule: LabelRule::default(),
             max_objects: 64,
             mask_batch: 8,
+            image_batch: 1,
             execution: Execution::default(),
         }
     }
@@ -145,8 +148,10 @@ impl PipelineConfig {
         if self.max_objects == 0 || self.max_objects > MAX_OBJECTS {
             return error("max_objects", &format!("must be 1 to {MAX_OBJECTS}, is {}", self.max_objects));
         }
-        if self.mask_batch == 0 {
-            return error("mask_batch", "must be at least 1");
+        for (name, value) in [("mask_batch", self.mask_batch), ("image_batch", self.image_batch)] {
+            if value == 0 {
+                return error(name, "must be at least 1");
+            }
         }
         let threads = self.execution.resolve_threads;
         if threads == 0 || threads > MAX_THREADS {

@@ -14,34 +14,35 @@ use crate::{
     types::RgbImage,
 };
 
-/// What the encoder made of one image.
+/// What the encoder made of images that were given to it together.
 pub(super) struct Encoded {
-    pub embedding: Result<ImageEmbedding, InferenceError>,
+    /// One for each.
+    pub embeddings: Result<Vec<ImageEmbedding>, InferenceError>,
     pub prepare: Duration,
     pub encode: Duration,
 }
 
-/// Handle on the encoder's thread. At most one image is under way.
+/// Handle on the encoder's thread. At most one batch of images is under way.
 pub(super) struct EncoderThread {
-    images: Option<Sender<Arc<RgbImage>>>,
+    images: Option<Sender<Vec<Arc<RgbImage>>>>,
     results: Receiver<Encoded>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl EncoderThread {
     pub fn start(mut encoder: Box<dyn ImageEncoder>) -> std::io::Result<Self> {
-        let (images, incoming) = bounded::<Arc<RgbImage>>(1);
+        let (images, incoming) = bounded::<Vec<Arc<RgbImage>>>(1);
         let (outgoing, results) = bounded(1);
         let thread = std::thread::Builder::new().name("sam-encoder".into()).spawn(move || {
-            for image in incoming {
+            for images in incoming {
                 let start = Instant::now();
-                let prepared = encoder.prepare(&image);
-                // Given back before the result is sent: the frame loop decodes the next image into the same buffer.
-                drop(image);
+                let prepared = encoder.prepare(&images.iter().map(Arc::as_ref).collect::<Vec<_>>());
+                // Given back before the result is sent: the frame loop decodes the next images into the same buffers.
+                drop(images);
                 let prepare = start.elapsed();
-                let embedding = prepared.and_then(|()| encoder.encode());
+                let embeddings = prepared.and_then(|()| encoder.encode());
                 let encode = start.elapsed().saturating_sub(prepare);
-                if outgoing.send(Encoded { embedding, prepare, encode }).is_err() {
+                if outgoing.send(Encoded { embeddings, prepare, encode }).is_err() {
                     break;
                 }
             }
@@ -49,13 +50,13 @@ impl EncoderThread {
         Ok(Self { images: Some(images), results, thread: Some(thread) })
     }
 
-    /// Hands an image over. Every successful call must be followed by one to [`Self::finish`].
-    pub fn begin(&self, image: Arc<RgbImage>) -> Result<(), FrameError> {
-        let images = self.images.as_ref().ok_or(FrameError::ThreadEnded("image encoder"))?;
-        images.send(image).map_err(|_| FrameError::ThreadEnded("image encoder"))
+    /// Hands images over. Every successful call must be followed by one to [`Self::finish`].
+    pub fn begin(&self, images: Vec<Arc<RgbImage>>) -> Result<(), FrameError> {
+        let sender = self.images.as_ref().ok_or(FrameError::ThreadEnded("image encoder"))?;
+        sender.send(images).map_err(|_| FrameError::ThreadEnded("image encoder"))
     }
 
-    /// Waits for the image under way.
+    /// Waits for the images under way.
     pub fn finish(&self) -> Result<Encoded, FrameError> {
         self.results.recv().map_err(|_| FrameError::ThreadEnded("image encoder"))
     }

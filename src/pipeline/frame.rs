@@ -1,4 +1,4 @@
-//! One frame, from camera image to labelled masks. Knows no middleware.
+//! One frame, or one of each of several cameras, from camera image to labelled masks. Knows no middleware.
 
 use std::{
     sync::Arc,
@@ -9,7 +9,7 @@ use super::{
     FrameError, LabelRule, PhraseTable, PipelineConfig, PipelineError, PreparedVocabulary,
     config::ConfigError,
     decode::DecoderPool,
-    encoder::{Encoded, EncoderThread},
+    encoder::EncoderThread,
     postprocess::{self, Candidate},
     prompts,
     resolve::Resolver,
@@ -17,12 +17,12 @@ use super::{
 use crate::{
     imaging::{DecodeLimits, ImageDecoder},
     inference::{
-        Bundle, Detector, GroundingDino, ImageEncoder, InferenceError, MaskDecoder, RawDetections, SamImageEncoder,
-        SamMaskDecoder,
+        Bundle, Detector, GroundingDino, ImageEmbedding, ImageEncoder, InferenceError, MaskDecoder, RawDetections,
+        SamImageEncoder, SamMaskDecoder,
     },
     types::{
-        CameraImage, Detection, FrameResult, LabeledInstance, PixelPoint, RgbImage, RunLengths, StageDurations,
-        UNLABELLED,
+        CameraImage, Detection, FrameResult, ImageSize, LabeledInstance, PixelPoint, RgbImage, RunLengths,
+        StageDurations, UNLABELLED,
     },
 };
 
@@ -38,6 +38,25 @@ pub struct Models {
     pub more_mask_decoders: Vec<Box<dyn MaskDecoder>>,
 }
 
+/// A camera's frame: its message, its pixels and what was found in it. Kept for the next frame, for its buffers.
+#[derive(Debug, Default)]
+pub struct Frame {
+    /// As it arrived. May have lost its pixels after it was processed ([`ImageDecoder::take`]).
+    pub image: CameraImage,
+    /// As it was decoded; what an overlay is drawn on.
+    pub rgb: Arc<RgbImage>,
+    /// What was found.
+    pub result: FrameResult,
+}
+
+/// What the models saw in the images of a batch; the detector's part stays in [`Pipeline::raw`].
+#[derive(Default)]
+struct Looked {
+    durations: StageDurations,
+    /// One for each image; none where there was nothing to look for.
+    embeddings: Vec<ImageEmbedding>,
+}
+
 /// Everything needed to turn camera images into labelled masks. Owned by one thread.
 ///
 /// Buffers are kept between frames: a steady stream of images of one size allocates no image-sized memory.
@@ -48,8 +67,12 @@ pub struct Pipeline {
     pub(super) encoder: EncoderThread,
     pub(super) mask_decoders: DecoderPool,
     pub(super) resolver: Resolver,
-    pub(super) rgb: Arc<RgbImage>,
-    raw: Vec<RawDetections>,
+    /// Most images of one run that the files of the detector and the image encoder allow.
+    max_batch: usize,
+    /// Of [`Self::process`].
+    frame: Frame,
+    /// What the detector put out, by caption, then image.
+    raw: Vec<Vec<RawDetections>>,
     candidates: Vec<Candidate>,
     points: Vec<(f32, PixelPoint)>,
     detections: Vec<Detection>,
@@ -89,14 +112,16 @@ impl Pipeline {
             ("image_encoder", models.image_encoder.runs_on().to_owned()),
             ("mask_decoder", models.mask_decoder.runs_on().to_owned()),
         ];
+        let max_batch = models.detector.max_batch().min(models.image_encoder.max_batch());
         Ok(Self {
             runs_on,
+            max_batch,
             decoder: ImageDecoder::new(DecodeLimits::default()),
             detector: models.detector,
             encoder: EncoderThread::start(models.image_encoder)?,
             mask_decoders: DecoderPool::start(models.mask_decoder, models.more_mask_decoders)?,
             resolver: Resolver::start(config.execution.resolve_threads)?,
-            rgb: Arc::default(),
+            frame: Frame::default(),
             raw: Vec::new(),
             candidates: Vec::new(),
             points: Vec::new(),
@@ -141,10 +166,16 @@ impl Pipeline {
         self.phrases = Some(phrases);
     }
 
-    /// The last image that was decoded; what an overlay is drawn on.
+    /// Most images that the models take in one run: what is configured, as far as their files allow it.
+    #[must_use]
+    pub fn max_batch(&self) -> usize {
+        self.max_batch.min(self.config.image_batch)
+    }
+
+    /// The last image of [`Self::process`] that was decoded.
     #[must_use]
     pub fn rgb(&self) -> &RgbImage {
-        &self.rgb
+        &self.frame.rgb
     }
 
     /// The detections behind the last result, by falling score.
@@ -165,68 +196,184 @@ impl Pipeline {
         vocabulary: &Arc<PreparedVocabulary>,
         out: &mut FrameResult,
     ) -> Result<(), FrameError> {
+        let mut frame = std::mem::take(&mut self.frame);
+        std::mem::swap(image, &mut frame.image);
+        std::mem::swap(out, &mut frame.result);
+        let mut outcome = Ok(());
+        self.process_batch(std::slice::from_mut(&mut frame), &[0], vocabulary, |_, _, done| outcome = done);
+        std::mem::swap(image, &mut frame.image);
+        std::mem::swap(out, &mut frame.result);
+        self.frame = frame;
+        outcome
+    }
+
+    /// Turns the images of those `frames` that are `due` into labelled masks. The detector and the image encoder take them
+    /// together, as many as [`Self::max_batch`] allows. `done` is called for each, as soon as it is: with its place in
+    /// `frames`, the frame, and an error where its image cannot be decoded or a model fails. What is wrong with one frame
+    /// does not touch the others.
+    pub fn process_batch(
+        &mut self,
+        frames: &mut [Frame],
+        due: &[usize],
+        vocabulary: &Arc<PreparedVocabulary>,
+        mut done: impl FnMut(usize, &Frame, Result<(), FrameError>),
+    ) {
+        for batch in due.chunks(self.max_batch().max(1)) {
+            let start = Instant::now();
+            let mut decoded = Vec::with_capacity(batch.len());
+            for &index in batch {
+                let Some(frame) = frames.get_mut(index) else { continue };
+                match self.decode(frame) {
+                    Ok(()) => decoded.push(index),
+                    Err(error) => done(index, frame, Err(error)),
+                }
+            }
+            let detected = self.look_for(frames, &decoded, vocabulary);
+            match detected {
+                // Which of them is to blame is not known, and the others have a right to be served.
+                Err(_) if decoded.len() > 1 => {
+                    for index in decoded {
+                        let looked = self.look_for(frames, &[index], vocabulary);
+                        self.finish(frames, &[index], looked, vocabulary, start, &mut done);
+                    }
+                }
+                looked => self.finish(frames, &decoded, looked, vocabulary, start, &mut done),
+            }
+        }
+    }
+
+    fn decode(&mut self, frame: &mut Frame) -> Result<(), FrameError> {
         let start = Instant::now();
-        let mut durations = StageDurations::default();
-        if Arc::get_mut(&mut self.rgb).is_none() {
-            self.rgb = Arc::default();
+        if Arc::get_mut(&mut frame.rgb).is_none() {
+            frame.rgb = Arc::default();
         }
-        let rgb = Arc::get_mut(&mut self.rgb).ok_or(FrameError::ThreadEnded("image encoder"))?;
-        self.decoder.take(image, rgb)?;
-        durations.decode = start.elapsed();
-
-        self.detections.clear();
-        if vocabulary.captions.is_empty() {
-            self.resolver.begin_clear(self.rgb.size, out);
-            self.resolver.finish_clear(out)?;
-        } else {
-            self.encoder.begin(Arc::clone(&self.rgb))?;
-            self.resolver.begin_clear(self.rgb.size, out);
-            let detected = self.detect(vocabulary, &mut durations);
-            // Whatever the detector did, what other threads were given must be fetched back before the next frame.
-            let cleared = self.resolver.finish_clear(out);
-            let encoded = self.encoder.finish()?;
-            cleared?;
-            detected?;
-            // Likewise the masks already queued, before an error is passed on.
-            let segmented = self.segment(encoded, &mut durations);
-            let assembled = self.assemble(&mut durations, out);
-            segmented.and(assembled)?;
-        }
-
-        out.header.clone_from(&image.header);
-        out.vocabulary_version = vocabulary.vocabulary.version;
-        out.vocabulary_age = SystemTime::now().duration_since(vocabulary.vocabulary.created).unwrap_or(Duration::ZERO);
-        durations.models = durations.detect.max(durations.encode_image) + durations.decode_masks;
-        durations.total = start.elapsed();
-        out.durations = durations;
+        let rgb = Arc::get_mut(&mut frame.rgb).ok_or(FrameError::ThreadEnded("image encoder"))?;
+        self.decoder.take(&mut frame.image, rgb)?;
+        frame.result.durations = StageDurations { decode: start.elapsed(), ..StageDurations::default() };
         Ok(())
     }
 
-    /// Runs the detector on every caption and turns its output into detections.
+    /// Runs the detector and the image encoder on images that are decoded. The result of the first is cleared meanwhile.
+    fn look_for(
+        &mut self,
+        frames: &mut [Frame],
+        batch: &[usize],
+        vocabulary: &PreparedVocabulary,
+    ) -> Result<Looked, FrameError> {
+        let mut looked = Looked::default();
+        if vocabulary.captions.is_empty() {
+            return Ok(looked);
+        }
+        let images: Vec<_> = batch.iter().filter_map(|&i| frames.get(i)).map(|frame| Arc::clone(&frame.rgb)).collect();
+        let Some(first) = batch.first().and_then(|&i| frames.get_mut(i)) else { return Ok(looked) };
+        self.encoder.begin(images.clone())?;
+        self.resolver.begin_clear(first.rgb.size, &mut first.result);
+        let detected = self.detect(&images, vocabulary, &mut looked.durations);
+        drop(images);
+        // Whatever the detector did, what other threads were given must be fetched back before the next frame.
+        let cleared = self.resolver.finish_clear(&mut first.result);
+        let encoded = self.encoder.finish()?;
+        cleared?;
+        detected?;
+        looked.durations.encode_image = encoded.encode;
+        looked.durations.preprocess = looked.durations.preprocess.max(encoded.prepare);
+        looked.embeddings = encoded.embeddings?;
+        Ok(looked)
+    }
+
+    /// Runs the detector on every caption.
     fn detect(
         &mut self,
+        images: &[Arc<RgbImage>],
         vocabulary: &PreparedVocabulary,
         durations: &mut StageDurations,
     ) -> Result<(), InferenceError> {
         let start = Instant::now();
-        self.detector.prepare(&self.rgb)?;
+        self.detector.prepare(&images.iter().map(Arc::as_ref).collect::<Vec<_>>())?;
         durations.preprocess = start.elapsed();
         let start = Instant::now();
-        self.raw.resize_with(vocabulary.captions.len().max(self.raw.len()), RawDetections::default);
+        self.raw.resize_with(vocabulary.captions.len().max(self.raw.len()), Vec::new);
         for (text, raw) in vocabulary.captions.iter().zip(&mut self.raw) {
             self.detector.detect(text, raw)?;
         }
         durations.detect = start.elapsed();
-        let start = Instant::now();
-        self.postprocess(vocabulary);
-        durations.postprocess = start.elapsed();
         Ok(())
     }
 
-    fn postprocess(&mut self, vocabulary: &PreparedVocabulary) {
-        let (config, image) = (&self.config, self.rgb.size);
+    /// Makes results of what the models saw in the images of `batch`, or passes the error on to each.
+    fn finish(
+        &mut self,
+        frames: &mut [Frame],
+        batch: &[usize],
+        looked: Result<Looked, FrameError>,
+        vocabulary: &PreparedVocabulary,
+        start: Instant,
+        done: &mut impl FnMut(usize, &Frame, Result<(), FrameError>),
+    ) {
+        let Looked { durations, embeddings } = match looked {
+            Ok(looked) => looked,
+            Err(error) => {
+                // There is one: several are tried one by one.
+                if let Some((index, frame)) = batch.first().and_then(|&i| frames.get(i).map(|frame| (i, frame))) {
+                    done(index, frame, Err(error));
+                }
+                return;
+            }
+        };
+        let mut embeddings = embeddings.into_iter();
+        // The models' critical path: frames of a batch wait for the masks of those before them.
+        let mut models = durations.detect.max(durations.encode_image);
+        for (position, &index) in batch.iter().enumerate() {
+            let Some(frame) = frames.get_mut(index) else { continue };
+            let decode = frame.result.durations.decode;
+            frame.result.durations = StageDurations { decode, ..durations };
+            let outcome = self.cut_out(frame, position, embeddings.next(), vocabulary);
+            let Frame { image, result, .. } = frame;
+            result.header.clone_from(&image.header);
+            result.vocabulary_version = vocabulary.vocabulary.version;
+            let created = vocabulary.vocabulary.created;
+            result.vocabulary_age = SystemTime::now().duration_since(created).unwrap_or(Duration::ZERO);
+            models += result.durations.decode_masks;
+            result.durations.models = models;
+            result.durations.total = start.elapsed();
+            done(index, frame, outcome);
+        }
+    }
+
+    /// From what the models saw in the image at `position` of a batch to masks. There is no embedding where there is nothing
+    /// to look for.
+    fn cut_out(
+        &mut self,
+        frame: &mut Frame,
+        position: usize,
+        embedding: Option<ImageEmbedding>,
+        vocabulary: &PreparedVocabulary,
+    ) -> Result<(), FrameError> {
+        let (size, out) = (frame.rgb.size, &mut frame.result);
+        self.detections.clear();
+        // That of the first was cleared while the detector ran.
+        if position > 0 || embedding.is_none() {
+            self.resolver.begin_clear(size, out);
+            self.resolver.finish_clear(out)?;
+        }
+        let Some(embedding) = embedding else { return Ok(()) };
+        let mut durations = out.durations;
+        let start = Instant::now();
+        self.postprocess(vocabulary, position, size);
+        durations.postprocess = start.elapsed();
+        let segmented = self.segment(&Arc::new(embedding), size, &mut durations);
+        // Masks already queued are fetched before an error is passed on.
+        let assembled = self.assemble(&mut durations, out);
+        out.durations = durations;
+        segmented.and(assembled)
+    }
+
+    /// Turns the detector's output for the image at `position` into detections.
+    fn postprocess(&mut self, vocabulary: &PreparedVocabulary, position: usize, image: ImageSize) {
+        let config = &self.config;
         self.candidates.clear();
         for (caption, (text, raw)) in vocabulary.captions.iter().zip(&self.raw).enumerate() {
+            let Some(raw) = raw.get(position) else { continue };
             let (box_threshold, candidates) = (config.box_threshold, &mut self.candidates);
             match config.label_rule {
                 LabelRule::PhraseSpans => {
@@ -256,8 +403,8 @@ impl Pipeline {
             }
             let mut points = Vec::new();
             if config.use_points
-                && let (Some(raw), Some(text)) =
-                    (self.raw.get(candidate.caption), vocabulary.captions.get(candidate.caption))
+                && let Some(raw) = self.raw.get(candidate.caption).and_then(|raw| raw.get(position))
+                && let Some(text) = vocabulary.captions.get(candidate.caption)
             {
                 let scratch = &mut self.points;
                 postprocess::prompt_points(raw, text, candidate, config.n_points, image, scratch, &mut points);
@@ -280,10 +427,12 @@ impl Pipeline {
 
     /// Decodes a mask for every detection, in batches over the decoder's sessions; masks that are there are brought to
     /// image size meanwhile.
-    fn segment(&mut self, encoded: Encoded, durations: &mut StageDurations) -> Result<(), FrameError> {
-        durations.encode_image = encoded.encode;
-        durations.preprocess = durations.preprocess.max(encoded.prepare);
-        let embedding = Arc::new(encoded.embedding?);
+    fn segment(
+        &mut self,
+        embedding: &Arc<ImageEmbedding>,
+        image: ImageSize,
+        durations: &mut StageDurations,
+    ) -> Result<(), FrameError> {
         let (config, placement) = (&self.config, embedding.placement);
         // Objects with like numbers of points share a batch, so that there is little padding.
         self.order.clear();
@@ -301,7 +450,7 @@ impl Pipeline {
             batch.members.extend_from_slice(members);
             let detections = members.iter().filter_map(|&index| self.detections.get(index));
             prompts::fill(&mut batch.prompts, detections, &placement, (config.use_points, config.use_box));
-            self.mask_decoders.queue(batch, &embedding, self.rgb.size);
+            self.mask_decoders.queue(batch, embedding, image);
         }
         let mut failure = None;
         while let Some(decoded) = self.mask_decoders.next() {

@@ -1,4 +1,4 @@
-//! A place for one value between two threads, where the newest wins.
+//! Places for one value of each of several sources, between their threads and the one that takes; the newest wins.
 //!
 //! A queue in front of a slow model would make every result old. Here a new frame takes the place of the one that waits,
 //! so what the model gets is never older than the time it took for the frame before.
@@ -15,7 +15,7 @@ pub enum Put<T> {
     Stored,
     /// It waits to be taken; the older one it replaced comes back (its buffers can be reused).
     Replaced(T),
-    /// The slot is closed; the value comes back.
+    /// Everything is closed, or there is no such source; the value comes back.
     Closed(T),
 }
 
@@ -26,40 +26,47 @@ pub enum Take<T> {
     Value(T),
     /// Nothing came in time.
     TimedOut,
-    /// The slot is closed and empty.
+    /// Closed and empty.
     Closed,
 }
 
-/// A slot for the newest value. Shared by reference or `Arc`; every method takes `&self`.
+/// A slot for the newest value of each source. Shared by reference or `Arc`; every method takes `&self`.
 #[derive(Debug)]
-pub struct LatestSlot<T> {
+pub struct LatestSlots<T> {
     state: Mutex<State<T>>,
     changed: Condvar,
 }
 
 #[derive(Debug)]
 struct State<T> {
-    value: Option<T>,
+    values: Vec<Option<T>>,
+    /// The source whose turn it is. Sources take turns, so one that is fast cannot keep another from being served.
+    next: usize,
     closed: bool,
     /// Whoever waits is to go on without a value.
     woken: bool,
-    dropped: u64,
 }
 
-impl<T> Default for LatestSlot<T> {
-    fn default() -> Self {
-        Self::new()
+impl<T> State<T> {
+    /// The first value that waits of a source that is `wanted`, counted from the one whose turn it is.
+    fn take(&mut self, wanted: impl Fn(usize) -> bool) -> Option<(usize, T)> {
+        let turns = (self.next..self.values.len()).chain(0..self.next);
+        for source in turns.filter(|source| wanted(*source)) {
+            if let Some(value) = self.values.get_mut(source).and_then(Option::take) {
+                self.next = (source + 1) % self.values.len();
+                return Some((source, value));
+            }
+        }
+        None
     }
 }
 
-impl<T> LatestSlot<T> {
-    /// An empty, open slot.
+impl<T> LatestSlots<T> {
+    /// Empty, open slots of as many sources.
     #[must_use]
-    pub fn new() -> Self {
-        Self {
-            state: Mutex::new(State { value: None, closed: false, woken: false, dropped: 0 }),
-            changed: Condvar::new(),
-        }
+    pub fn new(sources: usize) -> Self {
+        let values = std::iter::repeat_with(|| None).take(sources).collect();
+        Self { state: Mutex::new(State { values, next: 0, closed: false, woken: false }), changed: Condvar::new() }
     }
 
     // A panic while the lock is held cannot leave the state half changed, so poisoning says nothing here.
@@ -67,28 +74,27 @@ impl<T> LatestSlot<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a value, replacing one that was not taken yet.
-    pub fn put(&self, value: T) -> Put<T> {
+    /// Puts a value of `source`, replacing one that was not taken yet.
+    pub fn put(&self, source: usize, value: T) -> Put<T> {
         let mut state = self.lock();
         if state.closed {
             return Put::Closed(value);
         }
-        let old = state.value.replace(value);
-        if old.is_some() {
-            state.dropped += 1;
-        }
+        let Some(slot) = state.values.get_mut(source) else { return Put::Closed(value) };
+        let old = slot.replace(value);
         drop(state);
         self.changed.notify_one();
         old.map_or(Put::Stored, Put::Replaced)
     }
 
-    /// Waits up to `timeout` for a value and takes it. A value put before the slot was closed is still handed out.
-    pub fn take_blocking(&self, timeout: Duration) -> Take<T> {
+    /// Waits up to `timeout` for a value of any source and takes it; sources that have one waiting take turns. A value put
+    /// before the slots were closed is still handed out.
+    pub fn take_blocking(&self, timeout: Duration) -> Take<(usize, T)> {
         let deadline = Instant::now() + timeout;
         let mut state = self.lock();
         loop {
-            if let Some(value) = state.value.take() {
-                return Take::Value(value);
+            if let Some(taken) = state.take(|_| true) {
+                return Take::Value(taken);
             }
             if state.closed {
                 return Take::Closed;
@@ -107,21 +113,15 @@ impl<T> LatestSlot<T> {
         self.changed.notify_one();
     }
 
-    /// Takes the value if there is one.
-    pub fn try_take(&self) -> Option<T> {
-        self.lock().value.take()
+    /// Takes a value that waits, if there is one, of the sources that are `wanted`.
+    pub fn try_take(&self, wanted: impl Fn(usize) -> bool) -> Option<(usize, T)> {
+        self.lock().take(wanted)
     }
 
-    /// Closes the slot: waiting threads wake, later values are refused.
+    /// Closes the slots: waiting threads wake, later values are refused.
     pub fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
-    }
-
-    /// Number of values that were replaced before anyone took them.
-    #[must_use]
-    pub fn dropped(&self) -> u64 {
-        self.lock().dropped
     }
 }
 
@@ -134,37 +134,66 @@ mod tests {
     const SOON: Duration = Duration::from_secs(10);
 
     #[test]
-    fn the_newest_wins_and_drops_are_counted() {
-        let slot = LatestSlot::new();
-        assert_eq!(slot.put(1), Put::Stored);
-        assert_eq!(slot.put(2), Put::Replaced(1));
-        assert_eq!(slot.put(3), Put::Replaced(2));
-        assert_eq!(slot.take_blocking(SOON), Take::Value(3));
-        assert_eq!(slot.dropped(), 2);
-        assert_eq!(slot.take_blocking(Duration::ZERO), Take::TimedOut);
+    fn the_newest_wins() {
+        let slots = LatestSlots::new(1);
+        assert_eq!(slots.put(0, 1), Put::Stored);
+        assert_eq!(slots.put(0, 2), Put::Replaced(1));
+        assert_eq!(slots.put(0, 3), Put::Replaced(2));
+        assert_eq!(slots.put(1, 4), Put::Closed(4), "there is no such source");
+        assert_eq!(slots.take_blocking(SOON), Take::Value((0, 3)));
+        assert_eq!(slots.take_blocking(Duration::ZERO), Take::TimedOut);
+    }
+
+    #[test]
+    fn sources_take_turns() {
+        let slots = LatestSlots::new(3);
+        let mut served = [0; 3];
+        for round in 0..60 {
+            // Source 0 always has a new value, source 1 every other time, source 2 every fifth.
+            slots.put(0, round);
+            for (source, every) in [(1, 2), (2, 5)] {
+                if round % every == 0 {
+                    slots.put(source, round);
+                }
+            }
+            let Take::Value((source, value)) = slots.take_blocking(SOON) else { panic!("a value waits") };
+            assert!(round - value < 3, "source {source} waits for two others at most");
+            served[source] += 1;
+        }
+        assert_eq!((served[1], served[2]), (30, 12), "the fast one takes nothing from the others");
+    }
+
+    #[test]
+    fn unwanted_sources_keep_their_values() {
+        let slots = LatestSlots::new(2);
+        slots.put(0, 'a');
+        slots.put(1, 'b');
+        assert_eq!(slots.try_take(|source| source == 1), Some((1, 'b')));
+        assert_eq!(slots.try_take(|source| source == 1), None);
+        assert_eq!(slots.try_take(|_| true), Some((0, 'a')));
     }
 
     #[test]
     fn closing_wakes_and_still_hands_out_the_last() {
-        let slot = Arc::new(LatestSlot::new());
-        let waiting = Arc::clone(&slot);
+        let slots = Arc::new(LatestSlots::new(2));
+        let waiting = Arc::clone(&slots);
         let thread = std::thread::Builder::new().name("taker".into()).spawn(move || {
             let first = waiting.take_blocking(SOON);
             (first, waiting.take_blocking(SOON))
         });
-        slot.put(7);
+        slots.put(1, 7);
         let thread = thread.unwrap();
-        while slot.state.lock().unwrap().value.is_some() {
+        while slots.state.lock().unwrap().values[1].is_some() {
             std::thread::yield_now();
         }
-        slot.close();
-        assert_eq!(thread.join().unwrap(), (Take::Value(7), Take::Closed));
-        assert_eq!(slot.put(8), Put::Closed(8));
+        slots.close();
+        assert_eq!(thread.join().unwrap(), (Take::Value((1, 7)), Take::Closed));
+        assert_eq!(slots.put(1, 8), Put::Closed(8));
 
-        let full = LatestSlot::new();
-        full.put(9);
+        let full = LatestSlots::new(1);
+        full.put(0, 9);
         full.close();
-        assert_eq!(full.take_blocking(Duration::ZERO), Take::Value(9));
+        assert_eq!(full.take_blocking(Duration::ZERO), Take::Value((0, 9)));
         assert_eq!(full.take_blocking(Duration::ZERO), Take::Closed);
     }
 }

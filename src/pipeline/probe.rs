@@ -27,7 +27,7 @@ pub struct DetectorProbe {
     /// Boxes below this score propose nothing.
     threshold: f32,
     grid: Grid,
-    raw: RawDetections,
+    raw: Vec<RawDetections>,
     candidates: Vec<Candidate>,
     cell: RgbImage,
 }
@@ -60,21 +60,23 @@ impl DetectorProbe {
         threshold: f32,
         grid: Grid,
     ) -> Self {
-        let (raw, candidates, cell) = (RawDetections::default(), Vec::new(), RgbImage::default());
+        let (raw, candidates, cell) = (Vec::new(), Vec::new(), RgbImage::default());
         Self { detector, words, captions, threshold, grid, raw, candidates, cell }
     }
 
     /// What is seen in one view. A word's probability is the best score among the boxes that no better name covers.
     fn view(&mut self, image: &RgbImage, go_on: GoOn<'_>) -> Result<Vec<Proposal>, ProposeError> {
         let failed = |error: InferenceError| ProposeError { proposer: "probe", reason: error.to_string() };
-        self.detector.prepare(image).map_err(failed)?;
+        self.detector.prepare(&[image]).map_err(failed)?;
         self.candidates.clear();
         for (caption, text) in self.captions.iter().enumerate() {
             if !go_on() {
                 break;
             }
             self.detector.detect(text, &mut self.raw).map_err(failed)?;
-            postprocess::phrase_spans(&self.raw, text, caption, self.threshold, image.size, &mut self.candidates);
+            for raw in &self.raw {
+                postprocess::phrase_spans(raw, text, caption, self.threshold, image.size, &mut self.candidates);
+            }
         }
         postprocess::suppress(&mut self.candidates, SAME_OBJECT, |_| ());
         let mut proposals: Vec<Proposal> = Vec::new();

@@ -17,39 +17,41 @@ pub struct ObjectPrompt {
 }
 
 impl Pipeline {
-    /// Segments `image`, or the last image of [`Pipeline::process`] where there is none, by `prompts`. The instances of `out`
-    /// are one for each prompt, in their order; their masks may overlap, one without a pixel has a mask score of 0. The
-    /// header of `out` is left as it is where no image is given, and so is the vocabulary.
+    /// Decodes an image for [`Self::segment_prompts`]; the buffers of frames are not touched.
+    ///
+    /// # Errors
+    /// When it cannot be decoded.
+    pub fn decode_image(&mut self, image: &mut CameraImage) -> Result<Arc<RgbImage>, FrameError> {
+        let mut rgb = RgbImage::default();
+        self.decoder.take(image, &mut rgb)?;
+        Ok(Arc::new(rgb))
+    }
+
+    /// Segments an image by prompts. The instances of `out` are one for each prompt, in their order; their masks may overlap,
+    /// one without a pixel has a mask score of 0. The header of `out` is left as it is, and so is the vocabulary.
     ///
     /// A single point without a box may mean a part as well as the whole: the mask with the best predicted IoU is taken, as
     /// SAM's own predictor does.
     ///
     /// # Errors
-    /// When there is no image, it cannot be decoded, or a model fails.
+    /// When there is no image (one without pixels), or a model fails.
     pub fn segment_prompts(
         &mut self,
-        image: Option<&mut CameraImage>,
+        image: Arc<RgbImage>,
         wanted: &[ObjectPrompt],
         out: &mut FrameResult,
     ) -> Result<(), FrameError> {
-        let rgb = match image {
-            // Not into the frames' own buffer: that one stays the last image.
-            Some(image) => {
-                let mut rgb = RgbImage::default();
-                self.decoder.take(image, &mut rgb)?;
-                out.header.clone_from(&image.header);
-                Arc::new(rgb)
-            }
-            None if self.rgb.size.area() == 0 => return Err(FrameError::NoImage),
-            None => Arc::clone(&self.rgb),
-        };
-        let size = rgb.size;
-        self.encoder.begin(rgb)?;
+        let size = image.size;
+        if size.area() == 0 {
+            return Err(FrameError::NoImage);
+        }
+        self.encoder.begin(vec![image])?;
         self.resolver.begin_clear(size, out);
         let cleared = self.resolver.finish_clear(out);
         let encoded = self.encoder.finish()?;
         cleared?;
-        let embedding = Arc::new(encoded.embedding?);
+        let embedding = encoded.embeddings?.pop().ok_or(FrameError::ThreadEnded("image encoder"))?;
+        let embedding = Arc::new(embedding);
         let placement = embedding.placement;
 
         self.mask_decoders.begin();

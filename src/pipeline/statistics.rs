@@ -108,6 +108,7 @@ impl Percentiles {
 #[derive(Clone, Debug)]
 pub struct Statistics {
     received: u64,
+    last_received: Option<Instant>,
     processed: u64,
     dropped: u64,
     bad: BTreeMap<&'static str, u64>,
@@ -121,6 +122,8 @@ pub struct Statistics {
 pub struct Snapshot {
     /// Images that arrived.
     pub received: u64,
+    /// Time since the last of them.
+    pub image_age: Option<Duration>,
     /// Images that became a result.
     pub processed: u64,
     /// Images replaced by newer ones before their turn.
@@ -145,6 +148,7 @@ impl Statistics {
     pub fn new() -> Self {
         Self {
             received: 0,
+            last_received: None,
             processed: 0,
             dropped: 0,
             bad: BTreeMap::new(),
@@ -155,8 +159,9 @@ impl Statistics {
     }
 
     /// Counts an image that arrived.
-    pub fn count_received(&mut self) {
+    pub fn count_received(&mut self, arrived: Instant) {
         self.received += 1;
+        self.last_received = Some(arrived);
     }
 
     /// Counts images replaced by newer ones.
@@ -193,6 +198,7 @@ impl Statistics {
         });
         Snapshot {
             received: self.received,
+            image_age: self.last_received.map(|last| now.saturating_duration_since(last)),
             processed: self.processed,
             dropped: self.dropped,
             bad: self.bad.clone(),
@@ -246,7 +252,7 @@ mod tests {
     #[test]
     fn errors_are_counted_by_kind() {
         let mut statistics = Statistics::new();
-        statistics.count_received();
+        statistics.count_received(Instant::now());
         statistics.count_bad("step");
         statistics.count_bad("step");
         statistics.count_bad("codec");

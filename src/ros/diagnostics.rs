@@ -39,27 +39,34 @@ pub struct Working<'r> {
     pub models: &'r str,
     /// The models, and the execution providers that their nodes really run on.
     pub runs_on: &'r [(&'static str, String)],
-    /// Topic the images come from.
-    pub image_topic: &'r str,
-    /// Cameras (publishers) on that topic; `None` while it is not subscribed to.
-    pub publishers: Option<usize>,
+    /// Every camera.
+    pub cameras: Vec<CameraReport<'r>>,
     /// Whether images are taken, by `~/enable`.
     pub enabled: bool,
-    /// Counts and latencies.
-    pub counts: Snapshot,
-    /// Results that no subscriber took in time.
-    pub unsent: u64,
     /// Class list in use.
     pub vocabulary: Arc<Vocabulary>,
     /// The vocabulary loop; `None` where it is off.
     pub refresh: Option<RefreshStatus>,
 }
 
+/// A camera and what became of its images.
+pub struct CameraReport<'r> {
+    /// Empty for a single one without a name.
+    pub name: &'r str,
+    /// Topic the images come from.
+    pub image_topic: &'r str,
+    /// Publishers on that topic; `None` while it is not subscribed to.
+    pub publishers: Option<usize>,
+    /// Counts and latencies.
+    pub counts: Snapshot,
+    /// Results that no subscriber took in time.
+    pub unsent: u64,
+}
+
 /// Makes reports; remembers the last one to tell what is new.
 pub struct Diagnostics {
-    received: u64,
-    bad: u64,
-    last_image: Option<Instant>,
+    /// Bad images of each camera.
+    bad: Vec<u64>,
 }
 
 impl Default for Diagnostics {
@@ -72,7 +79,7 @@ impl Diagnostics {
     /// Nothing reported yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { received: 0, bad: 0, last_image: None }
+        Self { bad: Vec::new() }
     }
 
     /// One message for `/diagnostics`.
@@ -80,55 +87,60 @@ impl Diagnostics {
         let mut status = vec![lifecycle(report)];
         if let Some(working) = &report.working {
             let part = Part { node: report.node, models: working.models };
-            status.extend([self.frames(&part, working, now), vocabulary(&part, working)]);
+            self.bad.resize(working.cameras.len(), 0);
+            for (camera, known_bad) in working.cameras.iter().zip(&mut self.bad) {
+                status.push(frames(&part, working, camera, known_bad));
+            }
+            status.push(vocabulary(&part, working));
             status.extend(working.refresh.as_ref().map(|loop_status| refresh(&part, loop_status, now)));
         }
         DiagnosticArray { header: Header { stamp: report.stamp.into(), frame_id: String::new() }, status }
     }
+}
 
-    fn frames(&mut self, part: &Part<'_>, report: &Working<'_>, now: Instant) -> DiagnosticStatus {
-        let counts = &report.counts;
-        if counts.received > self.received {
-            self.last_image = Some(now);
-        }
-        let bad: u64 = counts.bad.values().sum();
-        let newly_bad = bad - self.bad.min(bad);
-        (self.received, self.bad) = (counts.received, bad);
-        let silent = self.last_image.is_none_or(|last| now.saturating_duration_since(last) > SILENCE);
-        let (level, message) = if report.publishers.is_none() {
-            (DiagnosticStatus::OK, "inactive: images are not taken".to_owned())
-        } else if !report.enabled {
-            (DiagnosticStatus::OK, "switched off by ~/enable: images are let pass".to_owned())
-        } else if silent && report.publishers == Some(0) {
-            (DiagnosticStatus::STALE, format!("nobody publishes {}", report.image_topic))
-        } else if silent {
-            (DiagnosticStatus::STALE, format!("no image on {} for {} s or more", report.image_topic, SILENCE.as_secs()))
-        } else if newly_bad > 0 {
-            (DiagnosticStatus::WARN, format!("{newly_bad} images could not be processed"))
-        } else {
-            (DiagnosticStatus::OK, format!("{:.1} results per second", counts.rate_hz))
-        };
+/// How a camera's images fare; `known_bad` is how many could not be processed up to the last report.
+fn frames(part: &Part<'_>, working: &Working<'_>, camera: &CameraReport<'_>, known_bad: &mut u64) -> DiagnosticStatus {
+    let counts = &camera.counts;
+    let bad: u64 = counts.bad.values().sum();
+    let newly_bad = bad - bad.min(*known_bad);
+    *known_bad = bad;
+    let silent = counts.image_age.is_none_or(|age| age > SILENCE);
+    let (level, message) = if camera.publishers.is_none() {
+        (DiagnosticStatus::OK, "inactive: images are not taken".to_owned())
+    } else if !working.enabled {
+        (DiagnosticStatus::OK, "switched off by ~/enable: images are let pass".to_owned())
+    } else if silent && camera.publishers == Some(0) {
+        (DiagnosticStatus::STALE, format!("nobody publishes {}", camera.image_topic))
+    } else if silent {
+        (DiagnosticStatus::STALE, format!("no image on {} for {} s or more", camera.image_topic, SILENCE.as_secs()))
+    } else if newly_bad > 0 {
+        (DiagnosticStatus::WARN, format!("{newly_bad} images could not be processed"))
+    } else {
+        (DiagnosticStatus::OK, format!("{:.1} results per second", counts.rate_hz))
+    };
 
-        let mut values = vec![
-            value("image_topic", &report.image_topic),
-            value("image_publishers", &report.publishers.unwrap_or(0)),
-            value("received", &counts.received),
-            value("processed", &counts.processed),
-            value("dropped", &counts.dropped),
-            value("bad_images", &bad),
-        ];
-        values.extend(counts.bad.iter().map(|(kind, count)| value(&format!("bad_images.{kind}"), count)));
-        values.push(value("unsent", &report.unsent));
-        values.push(value("rate_hz", &format!("{:.2}", counts.rate_hz)));
-        for (stage, percentiles) in &counts.stages {
-            for (name, time) in [("p50", percentiles.p50), ("p90", percentiles.p90), ("p99", percentiles.p99)] {
-                values
-                    .push(value(&format!("{}_ms.{name}", stage.as_str()), &format!("{:.2}", time.as_secs_f64() * 1e3)));
-            }
-        }
-        values.extend(report.runs_on.iter().map(|(model, providers)| value(&format!("{model}_runs_on"), providers)));
-        part.status("frames", level, message, values)
+    let mut values = vec![
+        value("image_topic", &camera.image_topic),
+        value("image_publishers", &camera.publishers.unwrap_or(0)),
+        value("received", &counts.received),
+        value("processed", &counts.processed),
+        value("dropped", &counts.dropped),
+        value("bad_images", &bad),
+    ];
+    values.extend(counts.bad.iter().map(|(kind, count)| value(&format!("bad_images.{kind}"), count)));
+    values.push(value("unsent", &camera.unsent));
+    if let Some(age) = counts.image_age {
+        values.push(value("image_age_s", &format!("{:.3}", age.as_secs_f64())));
     }
+    values.push(value("rate_hz", &format!("{:.2}", counts.rate_hz)));
+    for (stage, percentiles) in &counts.stages {
+        for (name, time) in [("p50", percentiles.p50), ("p90", percentiles.p90), ("p99", percentiles.p99)] {
+            values.push(value(&format!("{}_ms.{name}", stage.as_str()), &format!("{:.2}", time.as_secs_f64() * 1e3)));
+        }
+    }
+    values.extend(working.runs_on.iter().map(|(model, providers)| value(&format!("{model}_runs_on"), providers)));
+    let name = if camera.name.is_empty() { "frames".to_owned() } else { format!("frames of {}", camera.name) };
+    part.status(&name, level, message, values)
 }
 
 /// Where the node stands in its life cycle, and why not further.

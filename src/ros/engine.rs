@@ -14,7 +14,7 @@ use super::{
     arguments::NodeIdentity,
     clock::NodeTime,
     convert,
-    diagnostics::Working,
+    diagnostics::{CameraReport, Working},
     frames::{FrameLoop, Frames, Tuning},
     intake::Intake,
     messages::{CompressedImage, Image, LabelInfo, RosMessage, Vocabulary},
@@ -39,17 +39,43 @@ use crate::{
 /// How long the end may take: what is under way gets this long to be published.
 const GRACE: Duration = Duration::from_millis(800);
 
+/// A camera's place on the graph.
+struct Camera {
+    /// Empty for a single one without a name.
+    name: String,
+    topic: String,
+    /// `None` while inactive.
+    images: Option<Box<dyn RawSubscription>>,
+    label_info: Publisher<LabelInfo>,
+}
+
+impl Camera {
+    /// Where its results are: beside each other below the node, or for several cameras below their names.
+    fn base(name: &str) -> String {
+        if name.is_empty() { "~".to_owned() } else { format!("~/{name}") }
+    }
+
+    fn new(on: &dyn Transport, identity: &NodeIdentity, name: &str) -> Result<Self, NodeError> {
+        let topic = if name.is_empty() { "image".to_owned() } else { format!("{name}/image") };
+        let label_info = format!("{}/semantic/label_info", Self::base(name));
+        Ok(Self {
+            name: name.to_owned(),
+            topic: identity.resolve(&topic)?,
+            images: None,
+            label_info: Publisher::new(on, &identity.resolve(&label_info)?, Qos::LATCHED)?,
+        })
+    }
+}
+
 /// A configured node.
 pub struct Engine {
-    image_topic: String,
+    cameras: Vec<Camera>,
     image_qos: Qos,
     compressed: bool,
     models: String,
     runs_on: Vec<(&'static str, String)>,
     thresholds: Thresholds,
     tuning: Arc<ArcSwap<Tuning>>,
-    /// `None` while inactive.
-    image: Option<Box<dyn RawSubscription>>,
     intake: Arc<Intake>,
     frames: Frames,
     vocabulary: VocabularyHandle,
@@ -61,7 +87,6 @@ pub struct Engine {
     segmenting: Segmenting,
     refresh: Option<Refreshing>,
     vocabulary_topic: Publisher<Vocabulary>,
-    label_info: Publisher<LabelInfo>,
     time: NodeTime,
 }
 
@@ -80,21 +105,25 @@ impl Engine {
         let Loaded { mut pipeline, worker, vocabulary, refresh, thresholds, names } = loaded;
         let limits = VocabularyLimits { max_classes: settings.max_classes, ..VocabularyLimits::default() };
         // Names first: nothing runs yet that would have to be stopped.
-        let image_topic = identity.resolve("image")?;
+        let unnamed = [String::new()];
+        let names_of = if settings.cameras.is_empty() { &unnamed[..] } else { &settings.cameras };
+        let cameras = names_of.iter().map(|name| Camera::new(on, identity, name)).collect::<Result<Vec<_>, _>>()?;
         let worker = Arc::new(worker);
         let changes = vocabulary.subscribe();
         set_first_classes(settings, &worker)?;
         let tuning = Tuning { config: pipeline.config().clone(), overlay_interval: settings.overlay_interval };
         let tuning = Arc::new(ArcSwap::from_pointee(tuning));
         let runs_on = pipeline.runs_on().to_vec();
-        let outputs = Outputs::new(on, identity, settings.results_qos, settings.overlay_interval)?;
+        let (qos, interval) = (settings.results_qos, settings.overlay_interval);
+        let outputs = |camera: &Camera| Outputs::new(on, identity, &Camera::base(&camera.name), qos, interval);
+        let outputs = cameras.iter().map(outputs).collect::<Result<Vec<_>, _>>()?;
         let vocabulary_topic = Publisher::new(on, &identity.resolve("~/vocabulary")?, Qos::LATCHED)?;
-        let label_info = Publisher::new(on, &identity.resolve("~/semantic/label_info")?, Qos::LATCHED)?;
         let requests = VocabularyRequests::start(on, identity, &worker, &vocabulary, limits)?;
 
         let (refresh, tap) = match refresh {
             Some(parts) => {
-                let (running, taps) = RefreshLoop::start(parts, Arc::clone(&worker), vocabulary.clone())?;
+                let (running, taps) =
+                    RefreshLoop::start(parts, cameras.len(), Arc::clone(&worker), vocabulary.clone())?;
                 if let Some(phrases) = taps.phrases {
                     pipeline.set_phrases(phrases);
                 }
@@ -103,9 +132,9 @@ impl Engine {
             None => (None, None),
         };
 
-        let intake = Arc::new(Intake::new());
+        let intake = Arc::new(Intake::new(cameras.len()));
         let enabling = Enabling::start(on, identity, &intake)?;
-        let (segmenting, segments) = Segmenting::start(on, identity, &intake)?;
+        let (segmenting, segments) = Segmenting::start(on, identity, &intake, &settings.cameras)?;
         let frames = Frames::start(FrameLoop {
             pipeline,
             outputs,
@@ -116,14 +145,13 @@ impl Engine {
             segments,
         })?;
         let engine = Self {
-            image_topic,
+            cameras,
             image_qos: settings.image_qos,
             compressed: settings.compressed,
             models: names,
             runs_on,
             thresholds,
             tuning,
-            image: None,
             intake,
             frames,
             vocabulary,
@@ -134,7 +162,6 @@ impl Engine {
             segmenting,
             refresh,
             vocabulary_topic,
-            label_info,
             time,
         };
         // Those that came into use already are announced here, once.
@@ -149,15 +176,19 @@ impl Engine {
     /// [`TransportError::Create`].
     pub fn activate(&mut self, on: &dyn Transport) -> Result<(), TransportError> {
         let image_type = if self.compressed { CompressedImage::TYPE } else { Image::TYPE };
-        let handler = self.intake.handler(self.compressed);
-        self.image = Some(on.subscribe(&self.image_topic, image_type, self.image_qos, handler)?);
-        tracing::info!(topic = %self.image_topic, r#type = image_type, models = %self.models, "waiting for images");
+        for (index, camera) in self.cameras.iter_mut().enumerate() {
+            let handler = self.intake.handler(index, self.compressed);
+            camera.images = Some(on.subscribe(&camera.topic, image_type, self.image_qos, handler)?);
+            tracing::info!(topic = %camera.topic, r#type = image_type, models = %self.models, "waiting for images");
+        }
         Ok(())
     }
 
     /// Takes no image any more; the one under way is still published.
     pub fn deactivate(&mut self) {
-        self.image = None;
+        for camera in &mut self.cameras {
+            camera.images = None;
+        }
         self.intake.discard_waiting();
     }
 
@@ -171,21 +202,22 @@ impl Engine {
         let vocabulary = &prepared.vocabulary;
         let stamp = self.time.now();
         let box_threshold = self.tuning.load().config.box_threshold;
-        let sent = self
-            .vocabulary_topic
-            .publish(&convert::vocabulary(vocabulary, stamp))
-            .and_then(|()| self.label_info.publish(&convert::label_info(vocabulary, stamp, box_threshold)));
-        if let Err(error) = sent {
+        if let Err(error) = self.vocabulary_topic.publish(&convert::vocabulary(vocabulary, stamp)) {
             tracing::warn!(%error, "could not announce the vocabulary");
         }
+        announce_labels(&self.label_info(), &convert::label_info(vocabulary, stamp, box_threshold));
         let (version, classes) = (vocabulary.version, vocabulary.entries.len());
         tracing::info!(version, classes, source = vocabulary.source.as_str(), "vocabulary in use");
+    }
+
+    fn label_info(&self) -> Vec<Publisher<LabelInfo>> {
+        self.cameras.iter().map(|camera| camera.label_info.clone()).collect()
     }
 
     /// What brings parameters into force that are set from now on.
     pub fn apply(&self) -> Apply {
         let (worker, tuning, thresholds) = (Arc::clone(&self.worker), Arc::clone(&self.tuning), self.thresholds);
-        let (vocabulary, label_info, time) = (self.vocabulary.clone(), self.label_info.clone(), self.time.clone());
+        let (vocabulary, label_info, time) = (self.vocabulary.clone(), self.label_info(), self.time.clone());
         Box::new(move |settings, changed| {
             let config = settings.pipeline(&thresholds);
             config.validate().map_err(|error| error.to_string())?;
@@ -199,9 +231,7 @@ impl Engine {
             // It carries the threshold, and who comes late gets the last one.
             if changed.contains(&"box_threshold") {
                 let message = convert::label_info(&vocabulary.current().vocabulary, time.now(), box_threshold);
-                if let Err(error) = label_info.publish(&message) {
-                    tracing::warn!(%error, "could not announce the threshold");
-                }
+                announce_labels(&label_info, &message);
             }
             Ok(())
         })
@@ -212,34 +242,54 @@ impl Engine {
         Working {
             models: &self.models,
             runs_on: &self.runs_on,
-            image_topic: &self.image_topic,
-            publishers: self.image.as_ref().map(|image| image.publishers()),
+            cameras: self.cameras.iter().enumerate().map(|(index, camera)| self.watched(index, camera, now)).collect(),
             enabled: self.intake.is_enabled(),
-            counts: self.intake.counts().snapshot(now),
-            unsent: self.frames.unsent(),
             vocabulary: Arc::clone(&self.vocabulary.current().vocabulary),
             refresh: self.refresh.as_ref().map(|refresh| refresh.running.status()),
         }
     }
 
+    fn watched<'e>(&self, index: usize, camera: &'e Camera, now: Instant) -> CameraReport<'e> {
+        CameraReport {
+            name: &camera.name,
+            image_topic: &camera.topic,
+            publishers: camera.images.as_ref().map(|images| images.publishers()),
+            counts: self.intake.counts(index).snapshot(now),
+            unsent: self.frames.unsent(index),
+        }
+    }
+
     /// Stops input, lets the frame under way be published, takes everything off the graph.
     pub fn stop(self) {
-        let Self { image, intake, frames, requests, enabling, segmenting, refresh, .. } = self;
-        drop(image);
+        let Self { mut cameras, intake, frames, requests, enabling, segmenting, refresh, .. } = self;
+        for camera in &mut cameras {
+            camera.images = None;
+        }
         intake.close();
         if let Some(refresh) = &refresh {
             refresh.running.handle().stop();
         }
         frames.join(GRACE);
         drop((requests, enabling, segmenting, refresh));
-        let counts = intake.counts().snapshot(Instant::now());
-        tracing::info!(
-            received = counts.received,
-            processed = counts.processed,
-            dropped = counts.dropped,
-            bad = counts.bad.values().sum::<u64>(),
-            "stopped"
-        );
+        for (index, camera) in cameras.iter().enumerate() {
+            let counts = intake.counts(index).snapshot(Instant::now());
+            tracing::info!(
+                topic = %camera.topic,
+                received = counts.received,
+                processed = counts.processed,
+                dropped = counts.dropped,
+                bad = counts.bad.values().sum::<u64>(),
+                "stopped"
+            );
+        }
+    }
+}
+
+fn announce_labels(on: &[Publisher<LabelInfo>], message: &LabelInfo) {
+    for publisher in on {
+        if let Err(error) = publisher.publish(message) {
+            tracing::warn!(%error, "could not announce the classes and their threshold");
+        }
     }
 }
 

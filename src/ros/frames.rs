@@ -14,16 +14,13 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::{
     convert,
-    intake::{Intake, LOG_INTERVAL},
+    intake::{Arrived, Intake, LOG_INTERVAL},
     outputs::Outputs,
     refresh::SceneTap,
     segment::SegmentJob,
     throttle::Throttle,
 };
-use crate::{
-    pipeline::{Pipeline, PipelineConfig, Take, VocabularyHandle},
-    types::FrameResult,
-};
+use crate::pipeline::{Frame, Pipeline, PipelineConfig, Take, VocabularyHandle};
 
 /// How long the last results get to reach their subscribers.
 const FLUSH: Duration = Duration::from_millis(100);
@@ -41,8 +38,8 @@ pub struct Tuning {
 pub struct FrameLoop {
     /// The models.
     pub pipeline: Pipeline,
-    /// Where results go.
-    pub outputs: Outputs,
+    /// Where each camera's results go.
+    pub outputs: Vec<Outputs>,
     /// Where images come from.
     pub intake: Arc<Intake>,
     /// The class list.
@@ -60,7 +57,7 @@ pub struct Frames {
     thread: JoinHandle<()>,
     /// Disconnected when the thread ends.
     pub ended: Receiver<()>,
-    unsent: Arc<AtomicU64>,
+    unsent: Vec<Arc<AtomicU64>>,
 }
 
 impl Frames {
@@ -70,7 +67,7 @@ impl Frames {
     /// When the system gives none.
     pub fn start(frame_loop: FrameLoop) -> std::io::Result<Self> {
         let (alive, ended) = bounded::<()>(0);
-        let unsent = frame_loop.outputs.unsent();
+        let unsent = frame_loop.outputs.iter().map(Outputs::unsent).collect();
         let thread = thread::Builder::new().name("frames".to_owned()).spawn(move || {
             let _alive: Sender<()> = alive;
             frame_loop.run();
@@ -78,9 +75,9 @@ impl Frames {
         Ok(Self { thread, ended, unsent })
     }
 
-    /// Messages that could not be sent.
-    pub fn unsent(&self) -> u64 {
-        self.unsent.load(Ordering::Relaxed)
+    /// Messages of a camera that could not be sent.
+    pub fn unsent(&self, camera: usize) -> u64 {
+        self.unsent.get(camera).map_or(0, |unsent| unsent.load(Ordering::Relaxed))
     }
 
     /// Waits for the loop to end after its intake was closed, at most `timeout`.
@@ -98,50 +95,72 @@ impl Frames {
 impl FrameLoop {
     fn run(self) {
         let Self { mut pipeline, mut outputs, intake, vocabulary, tuning, mut tap, segments } = self;
-        let mut result = FrameResult::default();
+        // One for each camera: what it found last, for its buffers and for who asks about its last image.
+        let mut frames: Vec<Frame> = outputs.iter().map(|_| Frame::default()).collect();
+        let mut queued = vec![Duration::ZERO; frames.len()];
+        let (mut due, mut served) = (Vec::with_capacity(frames.len()), Vec::with_capacity(frames.len()));
         let mut tuned = tuning.load_full();
         let mut throttle = Throttle::new(LOG_INTERVAL);
         let gate = tap.as_ref().map(SceneTap::gate).unwrap_or_default();
         loop {
             if let Ok(job) = segments.try_recv() {
                 let _under_way = gate.begin_frame();
-                job.run(&mut pipeline, &result);
+                job.run(&mut pipeline, &frames);
             }
-            let mut arrived = match intake.take(Duration::from_secs(1)) {
-                Take::Value(arrived) => arrived,
+            let mut next = match intake.take(Duration::from_secs(1)) {
+                Take::Value(arrived) => Some(arrived),
                 Take::TimedOut => continue,
                 Take::Closed => break,
             };
             if !Arc::ptr_eq(&tuned, &tuning.load()) {
                 tuned = tuning.load_full();
-                outputs.set_overlay_interval(tuned.overlay_interval);
+                outputs.iter_mut().for_each(|outputs| outputs.set_overlay_interval(tuned.overlay_interval));
                 if let Err(error) = pipeline.set_config(tuned.config.clone()) {
                     tracing::warn!(%error, "went on with the settings as they were");
                 }
             }
             let under_way = gate.begin_frame();
-            let queued = arrived.at.elapsed();
+            due.clear();
+            while let Some(Arrived { camera, image, at }) = next {
+                if let (Some(frame), Some(queued)) = (frames.get_mut(camera), queued.get_mut(camera)) {
+                    frame.image = image;
+                    *queued = at.elapsed();
+                    due.push(camera);
+                }
+                next = if due.len() < pipeline.max_batch() { intake.take_other(&due) } else { None };
+            }
             let prepared = vocabulary.current();
-            match pipeline.process(&mut arrived.image, &prepared, &mut result) {
-                Ok(()) => {
-                    let largest_id = convert::largest_id(&prepared.vocabulary);
-                    outputs.publish(&result, pipeline.rgb(), queued, largest_id);
-                    intake.counts().count_processed(&result.durations, Instant::now());
-                    drop(under_way);
-                    // After publishing: what this costs never adds to a result's age.
-                    if let Some(tap) = &mut tap {
-                        tap.offer(pipeline.rgb(), &result);
+            let largest_id = convert::largest_id(&prepared.vocabulary);
+            pipeline.process_batch(&mut frames, &due, &prepared, |camera, frame, outcome| {
+                let (Some(outputs), Some(&queued)) = (outputs.get_mut(camera), queued.get(camera)) else { return };
+                match outcome {
+                    Ok(()) => {
+                        outputs.publish(&frame.result, &frame.rgb, queued, largest_id);
+                        intake.counts(camera).count_processed(&frame.result.durations, Instant::now());
+                        served.push(camera);
+                    }
+                    Err(error) => {
+                        let (kind, below) = (error.kind(), outputs.base());
+                        intake.counts(camera).count_bad(kind);
+                        if let Some(held) = throttle.pass(kind, Instant::now()) {
+                            tracing::warn!(below, %error, kind, held_back = held, "could not process an image");
+                        }
                     }
                 }
-                Err(error) => {
-                    intake.counts().count_bad(error.kind());
-                    if let Some(held) = throttle.pass(error.kind(), Instant::now()) {
-                        tracing::warn!(%error, kind = error.kind(), held_back = held, "could not process an image");
-                    }
+            });
+            drop(under_way);
+            // After publishing: what this costs never adds to a result's age.
+            for camera in served.drain(..) {
+                if let (Some(tap), Some(frame)) = (&mut tap, frames.get(camera)) {
+                    tap.offer(camera, &frame.rgb, &frame.result);
                 }
             }
-            intake.give_back(arrived.image);
+            for &camera in &due {
+                if let Some(frame) = frames.get_mut(camera) {
+                    intake.give_back(camera, std::mem::take(&mut frame.image));
+                }
+            }
         }
-        outputs.flush(FLUSH);
+        outputs.iter().for_each(|outputs| outputs.flush(FLUSH));
     }
 }

@@ -1,4 +1,4 @@
-//! From the wire to the slot in front of the frame loop: one copy per image, into a buffer that is used again.
+//! From the wire to the slots in front of the frame loop: one copy per image, into a buffer that is used again.
 
 use std::{
     sync::{
@@ -15,7 +15,7 @@ use super::{
     transport::MessageHandler,
 };
 use crate::{
-    pipeline::{LatestSlot, Put, Statistics, Take},
+    pipeline::{LatestSlots, Put, Statistics, Take},
     types::{CameraImage, ImagePayload, ImageSize},
 };
 
@@ -25,48 +25,48 @@ pub const LOG_INTERVAL: Duration = Duration::from_secs(5);
 /// An image and when its last byte had arrived.
 #[derive(Debug)]
 pub struct Arrived {
+    /// Which camera it comes from.
+    pub camera: usize,
     /// The image.
     pub image: CameraImage,
     /// When the middleware handed it over.
     pub at: Instant,
 }
 
-/// Where images wait for the frame loop; the newest wins.
+/// Where the images of each camera wait for the frame loop; the newest wins.
 #[derive(Debug)]
 pub struct Intake {
-    slot: LatestSlot<Arrived>,
+    slots: LatestSlots<(CameraImage, Instant)>,
     /// The image of an earlier frame, for its memory.
-    spare: LatestSlot<CameraImage>,
-    counts: Mutex<Statistics>,
+    spare: LatestSlots<CameraImage>,
+    counts: Vec<Mutex<Statistics>>,
     /// Whether images are taken; set by `~/enable`.
     enabled: AtomicBool,
 }
 
-impl Default for Intake {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Intake {
-    /// Nothing has arrived.
+    /// Nothing has arrived from as many cameras.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(cameras: usize) -> Self {
         Self {
-            slot: LatestSlot::new(),
-            spare: LatestSlot::new(),
-            counts: Mutex::new(Statistics::new()),
+            slots: LatestSlots::new(cameras),
+            spare: LatestSlots::new(cameras),
+            counts: std::iter::repeat_with(Mutex::default).take(cameras).collect(),
             enabled: AtomicBool::new(true),
         }
     }
 
-    /// Counts of the whole frame loop.
-    pub fn counts(&self) -> MutexGuard<'_, Statistics> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Counts of a camera's images, over the whole frame loop.
+    ///
+    /// # Panics
+    /// When there is no such camera.
+    pub fn counts(&self, camera: usize) -> MutexGuard<'_, Statistics> {
+        #[allow(clippy::indexing_slicing, reason = "cameras are numbered by the engine, which made the intake")]
+        self.counts[camera].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the samples of an image subscription; `compressed` for `sensor_msgs/CompressedImage`.
-    pub fn handler(self: &Arc<Self>, compressed: bool) -> MessageHandler {
+    /// Takes the samples of a camera's subscription; `compressed` for `sensor_msgs/CompressedImage`.
+    pub fn handler(self: &Arc<Self>, camera: usize, compressed: bool) -> MessageHandler {
         let intake = Arc::clone(self);
         let mut throttle = Throttle::new(LOG_INTERVAL);
         Box::new(move |view| {
@@ -74,24 +74,25 @@ impl Intake {
                 return;
             }
             let at = Instant::now();
-            let mut image = intake.spare.try_take().unwrap_or_default();
+            let spare = intake.spare.try_take(|of| of == camera);
+            let mut image = spare.map_or_else(CameraImage::default, |(_, image)| image);
             match fill(view, compressed, &mut image) {
                 Ok(()) => {
-                    intake.counts().count_received();
-                    if let Put::Replaced(old) = intake.slot.put(Arrived { image, at }) {
-                        intake.counts().count_dropped(1);
-                        intake.give_back(old.image);
+                    intake.counts(camera).count_received(at);
+                    if let Put::Replaced((old, _)) = intake.slots.put(camera, (image, at)) {
+                        intake.counts(camera).count_dropped(1);
+                        intake.give_back(camera, old);
                     }
                 }
                 Err(error) => {
-                    let mut counts = intake.counts();
-                    counts.count_received();
+                    let mut counts = intake.counts(camera);
+                    counts.count_received(at);
                     counts.count_bad("malformed");
                     drop(counts);
                     if let Some(held) = throttle.pass("malformed", at) {
                         tracing::warn!(%error, held_back = held, "skipped a message that is not an image");
                     }
-                    intake.give_back(image);
+                    intake.give_back(camera, image);
                 }
             }
         })
@@ -110,31 +111,41 @@ impl Intake {
         }
     }
 
-    /// Gives up the image that waits.
+    /// Gives up the images that wait.
     pub fn discard_waiting(&self) {
-        if self.slot.try_take().is_some() {
-            self.counts().count_dropped(1);
+        while let Some((camera, _)) = self.slots.try_take(|_| true) {
+            self.counts(camera).count_dropped(1);
         }
     }
 
-    /// Waits for the newest image.
+    /// Waits for an image: the newest of a camera. Cameras that have one waiting take turns.
     pub fn take(&self, timeout: Duration) -> Take<Arrived> {
-        self.slot.take_blocking(timeout)
+        match self.slots.take_blocking(timeout) {
+            Take::Value((camera, (image, at))) => Take::Value(Arrived { camera, image, at }),
+            Take::TimedOut => Take::TimedOut,
+            Take::Closed => Take::Closed,
+        }
+    }
+
+    /// Takes an image that waits of a camera that is none of `taken`.
+    pub fn take_other(&self, taken: &[usize]) -> Option<Arrived> {
+        let (camera, (image, at)) = self.slots.try_take(|camera| !taken.contains(&camera))?;
+        Some(Arrived { camera, image, at })
     }
 
     /// Has [`Intake::take`] return without an image, once: there is something else to do.
     pub fn wake(&self) {
-        self.slot.wake();
+        self.slots.wake();
     }
 
-    /// Returns an image whose memory may be used for the next one.
-    pub fn give_back(&self, image: CameraImage) {
-        let _ = self.spare.put(image);
+    /// Returns an image whose memory may be used for the camera's next one.
+    pub fn give_back(&self, camera: usize, image: CameraImage) {
+        let _ = self.spare.put(camera, image);
     }
 
-    /// Refuses further images and gives up the one that waits.
+    /// Refuses further images and gives up those that wait.
     pub fn close(&self) {
-        self.slot.close();
+        self.slots.close();
         self.discard_waiting();
     }
 }
@@ -213,38 +224,38 @@ mod tests {
 
     #[test]
     fn the_newest_image_waits_and_memory_goes_round() {
-        let intake = Arc::new(Intake::new());
-        let mut handler = intake.handler(false);
+        let intake = Arc::new(Intake::new(1));
+        let mut handler = intake.handler(0, false);
         for fill in 1..=3 {
             handler(CdrView::from_encapsulated(&message(fill)).unwrap());
         }
         let Take::Value(arrived) = intake.take(Duration::ZERO) else { panic!("nothing waits") };
         assert_eq!(data(&arrived), &[3; 6]);
         let address = data(&arrived).as_ptr();
-        intake.give_back(arrived.image);
+        intake.give_back(0, arrived.image);
         handler(CdrView::from_encapsulated(&message(4)).unwrap());
         let Take::Value(again) = intake.take(Duration::ZERO) else { panic!("nothing waits") };
         assert_eq!((data(&again).as_ptr(), data(&again)[0]), (address, 4));
-        let counts = intake.counts().snapshot(Instant::now());
+        let counts = intake.counts(0).snapshot(Instant::now());
         assert_eq!((counts.received, counts.dropped), (4, 2));
     }
 
     #[test]
     fn what_is_no_image_is_counted_and_the_next_is_served() {
-        let intake = Arc::new(Intake::new());
-        let mut handler = intake.handler(false);
+        let intake = Arc::new(Intake::new(1));
+        let mut handler = intake.handler(0, false);
         let good = message(9);
         handler(CdrView::from_encapsulated(&good[..good.len() - 4]).unwrap());
         handler(CdrView::from_encapsulated(&good).unwrap());
         assert!(matches!(intake.take(Duration::ZERO), Take::Value(_)));
-        let counts = intake.counts().snapshot(Instant::now());
+        let counts = intake.counts(0).snapshot(Instant::now());
         assert_eq!((counts.received, counts.bad.get("malformed")), (2, Some(&1)));
     }
 
     #[test]
     fn closing_gives_up_the_waiting_image() {
-        let intake = Arc::new(Intake::new());
-        intake.handler(false)(CdrView::from_encapsulated(&message(1)).unwrap());
+        let intake = Arc::new(Intake::new(1));
+        intake.handler(0, false)(CdrView::from_encapsulated(&message(1)).unwrap());
         intake.close();
         assert!(matches!(intake.take(Duration::ZERO), Take::Closed));
     }

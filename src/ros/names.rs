@@ -12,7 +12,8 @@ pub struct InvalidName {
     pub reason: &'static str,
 }
 
-fn check_token(token: &str) -> Result<(), &'static str> {
+/// Checks what stands between two slashes of a name.
+pub(super) fn check_token(token: &str) -> Result<(), &'static str> {
     if token.is_empty() {
         return Err("it has an empty part");
     }

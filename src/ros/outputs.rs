@@ -64,8 +64,9 @@ impl Output {
     }
 }
 
-/// Every per-frame topic of the node.
+/// Every per-frame topic of a camera.
 pub struct Outputs {
+    base: String,
     masks: Output,
     detections: Output,
     semantic: Output,
@@ -80,22 +81,25 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// Puts the topics on the graph.
+    /// Puts the topics on the graph, below `base`, which is relative to the node's namespace.
     ///
     /// # Errors
     /// [`OutputError`] for the first that cannot be set up.
     pub fn new(
         transport: &dyn Transport,
         node: &NodeIdentity,
+        base: &str,
         qos: Qos,
         overlay_interval: Duration,
     ) -> Result<Self, OutputError> {
+        let topic = |name: &str| format!("{base}/{name}");
         Ok(Self {
-            masks: Output::new::<LabeledMaskArray>(transport, node, "~/masks", qos)?,
-            detections: Output::new::<Detection2DArray>(transport, node, "~/detections", qos)?,
-            semantic: Output::new::<Image>(transport, node, "~/semantic/image", qos)?,
-            instances: Output::new::<Image>(transport, node, "~/instances/image", qos)?,
-            overlay: Output::new::<Image>(transport, node, "~/overlay/image", qos)?,
+            base: base.to_owned(),
+            masks: Output::new::<LabeledMaskArray>(transport, node, &topic("masks"), qos)?,
+            detections: Output::new::<Detection2DArray>(transport, node, &topic("detections"), qos)?,
+            semantic: Output::new::<Image>(transport, node, &topic("semantic/image"), qos)?,
+            instances: Output::new::<Image>(transport, node, &topic("instances/image"), qos)?,
+            overlay: Output::new::<Image>(transport, node, &topic("overlay/image"), qos)?,
             overlay_interval,
             last_overlay: None,
             overlay_image: RgbImage::default(),
@@ -103,6 +107,12 @@ impl Outputs {
             unsent: Arc::default(),
             throttle: Throttle::new(LOG_INTERVAL),
         })
+    }
+
+    /// What the topics are below.
+    #[must_use]
+    pub fn base(&self) -> &str {
+        &self.base
     }
 
     /// From now on at most one overlay in this time.
@@ -149,7 +159,7 @@ impl Outputs {
                 }
                 Err(error) => {
                     if let Some(held) = self.throttle.pass("drawing", now) {
-                        tracing::warn!(%error, held_back = held, "an overlay was not drawn");
+                        tracing::warn!(below = self.base, %error, held_back = held, "an overlay was not drawn");
                     }
                 }
             }
@@ -160,7 +170,7 @@ impl Outputs {
         if let Err(error) = sent {
             self.unsent.fetch_add(1, Ordering::Relaxed);
             if let Some(held) = self.throttle.pass(topic, Instant::now()) {
-                tracing::warn!(%error, held_back = held, "a result was not sent");
+                tracing::warn!(below = self.base, %error, held_back = held, "a result was not sent");
             }
         }
     }

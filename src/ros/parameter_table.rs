@@ -41,6 +41,12 @@ pub const TABLE: &[Parameter] = &[
     ).at_once(),
     parameter("max_classes", Default::Integer(256), Range::Integers(1, 4096), "Longest class list that is accepted."),
     parameter(
+        "cameras",
+        Default::Texts(&[]),
+        Range::Any,
+        "Names of several cameras: each has an input NAME/image and outputs ~/NAME/masks and so on, and they take turns. Empty: one camera, with `image` and ~/masks.",
+    ),
+    parameter(
         "image_transport",
         Default::Text("raw"),
         Range::Choice(&["raw", "compressed"]),
@@ -93,6 +99,12 @@ pub const TABLE: &[Parameter] = &[
         "Most objects per image, the best by score.",
     ).at_once(),
     parameter("mask_batch", Default::Integer(8), Range::Integers(1, 256), "Most objects per run of the mask decoder.").at_once(),
+    parameter(
+        "image_batch",
+        Default::Integer(0),
+        Range::Integers(0, 32),
+        "Most images, of different cameras, per run of the detector and the image encoder, where their files allow it. 0: all that wait on a GPU, one on the CPU.",
+    ).at_once(),
     parameter(
         "provider",
         Default::Text("cpu"),

@@ -56,11 +56,17 @@ const GRACE: Duration = Duration::from_millis(800);
 /// Time between two log lines about the same failure.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
+/// What a camera that sent no image for so long saw last is no part of the scene any more.
+const SILENCE: Duration = Duration::from_secs(10);
+
 const STOPPING: &str = "the node is stopping";
 
 /// An image to look at.
 struct Look {
     image: RgbImage,
+    camera: usize,
+    /// Cameras that send images: the list is one for what all of them see.
+    live: Vec<usize>,
     reason: Reason,
     /// Who asked for it.
     callers: Vec<Sender<Outcome>>,
@@ -136,8 +142,16 @@ pub struct SceneTap {
     schedule: Schedule,
     shared: Arc<Shared>,
     thread: Thread,
+    cameras: Vec<Watched>,
+}
+
+/// What is known of a camera's scene.
+#[derive(Default)]
+struct Watched {
+    last_image: Option<Instant>,
     /// The picture of the last look, and when that was.
     last: Option<(SceneSignature, Instant)>,
+    /// Since then.
     detections: u64,
     unmatched: u64,
 }
@@ -149,29 +163,33 @@ impl SceneTap {
         self.shared.gate.clone()
     }
 
-    /// Looks whether the image is worth a look and, if so, hands a copy over. Never waits.
-    pub fn offer(&mut self, image: &RgbImage, result: &FrameResult) {
-        self.detections += result.instances.len() as u64;
-        self.unmatched += result.instances.iter().filter(|i| i.class_id == UNLABELLED).count() as u64;
+    /// Looks whether a camera's image is worth a look and, if so, hands a copy over. Never waits.
+    pub fn offer(&mut self, camera: usize, image: &RgbImage, result: &FrameResult) {
+        let now = Instant::now();
+        let Some(watched) = self.cameras.get_mut(camera) else { return };
+        watched.last_image = Some(now);
+        watched.detections += result.instances.len() as u64;
+        watched.unmatched += result.instances.iter().filter(|i| i.class_id == UNLABELLED).count() as u64;
         if self.shared.busy.load(Ordering::Acquire) {
             return;
         }
-        let now = Instant::now();
         let signature = SceneSignature::of(image);
-        let difference = self.last.as_ref().map_or(1.0, |(last, _)| last.difference(&signature));
-        let unmatched = self.unmatched as f32 / self.detections.max(1) as f32;
+        let difference = watched.last.as_ref().map_or(1.0, |(last, _)| last.difference(&signature));
+        let unmatched = watched.unmatched as f32 / watched.detections.max(1) as f32;
         let requested = self.shared.requested.load(Ordering::Acquire);
-        let since = self.last.as_ref().map(|(_, at)| *at);
+        let since = watched.last.as_ref().map(|(_, at)| *at);
         let Some(reason) = self.schedule.due(now, since, requested, difference, unmatched) else { return };
         self.shared.requested.store(false, Ordering::Release);
         self.shared.busy.store(true, Ordering::Release);
-        self.last = Some((signature, now));
-        (self.detections, self.unmatched) = (0, 0);
+        watched.last = Some((signature, now));
+        (watched.detections, watched.unmatched) = (0, 0);
+        let lives = |watched: &Watched| watched.last_image.is_some_and(|last| now.duration_since(last) < SILENCE);
+        let live = self.cameras.iter().enumerate().filter_map(|(index, watched)| lives(watched).then_some(index));
         let mut copy = self.shared.spare.take().map_or_else(RgbImage::default, |image| *image);
         copy.size = image.size;
         copy.data.clone_from(&image.data);
         let callers = self.shared.take_callers();
-        self.shared.look.store(Some(Box::new(Look { image: copy, reason, callers })));
+        self.shared.look.store(Some(Box::new(Look { image: copy, camera, live: live.collect(), reason, callers })));
         self.thread.unpark();
     }
 }
@@ -250,6 +268,7 @@ impl RefreshLoop {
     /// When the system gives no thread.
     pub fn start(
         parts: Parts,
+        cameras: usize,
         worker: Arc<VocabularyWorker>,
         vocabulary: VocabularyHandle,
     ) -> std::io::Result<(Self, Taps)> {
@@ -287,16 +306,16 @@ impl RefreshLoop {
                     std::thread::park_timeout(PARKED);
                     continue;
                 };
-                let Look { image, reason, callers } = *look;
-                let outcome = handle.block_on(turn.take(&image, reason, &on_thread));
+                let Look { image, camera, live, reason, callers } = *look;
+                let outcome = handle.block_on(turn.take(&image, (camera, &live), reason, &on_thread));
                 answer(&callers, &outcome);
                 on_thread.spare.store(Some(Box::new(image)));
                 on_thread.busy.store(false, Ordering::Release);
             }
         })?;
-        let (last, detections, unmatched) = (None, 0, 0);
+        let cameras = std::iter::repeat_with(Watched::default).take(cameras).collect();
         let awake = thread.thread().clone();
-        let scene = SceneTap { schedule, shared: Arc::clone(&shared), thread: awake, last, detections, unmatched };
+        let scene = SceneTap { schedule, shared: Arc::clone(&shared), thread: awake, cameras };
         let running = Self { shared, phrases: resolver, thread: Some(thread), ended, runtime: Some(runtime) };
         Ok((running, Taps { scene, phrases }))
     }
@@ -349,7 +368,13 @@ struct Turn {
 }
 
 impl Turn {
-    async fn take(&mut self, image: &RgbImage, reason: Reason, shared: &Shared) -> Outcome {
+    async fn take(
+        &mut self,
+        image: &RgbImage,
+        (camera, live): (usize, &[usize]),
+        reason: Reason,
+        shared: &Shared,
+    ) -> Outcome {
         let start = Instant::now();
         let current = self.vocabulary.current();
         let current = &current.vocabulary;
@@ -358,7 +383,8 @@ impl Turn {
             self.refresher.adopt(&specs(current));
             self.made = Some(current.version);
         }
-        let refreshed = self.refresher.refresh(image, &|| shared.gate.wait_for_gap(), &shared.cancel).await;
+        self.refresher.keep_views(live);
+        let refreshed = self.refresher.refresh(image, camera, &|| shared.gate.wait_for_gap(), &shared.cancel).await;
         let (outcome, refinement, trouble) = match refreshed {
             Ok(refreshed) => {
                 let applied = self.apply(&refreshed, current);

@@ -17,7 +17,7 @@ use super::{
     transport::{RawServer, Transport, serve},
 };
 use crate::{
-    pipeline::{MAX_POINTS, ObjectPrompt, Pipeline},
+    pipeline::{Frame, FrameError, MAX_POINTS, ObjectPrompt, Pipeline},
     types::{CameraImage, FrameResult, PixelBox, PixelPoint},
 };
 
@@ -28,21 +28,42 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A request on its way to the frame loop.
 pub struct SegmentJob {
-    /// `None`: the last image.
-    image: Option<CameraImage>,
+    source: Source,
     prompts: Vec<ObjectPrompt>,
     reply: Sender<Result<LabeledMaskArray, String>>,
 }
 
+/// What is to be segmented.
+enum Source {
+    /// An image that came with the request.
+    Given(CameraImage),
+    /// The last image of a camera.
+    Last(usize),
+}
+
 impl SegmentJob {
-    /// Carries it out and answers. `last` is the result of the last image, whose header its copy gets.
-    pub fn run(mut self, pipeline: &mut Pipeline, last: &FrameResult) {
-        let mut result = FrameResult { header: last.header.clone(), ..FrameResult::default() };
-        let outcome = pipeline.segment_prompts(self.image.as_mut(), &self.prompts, &mut result);
-        let answer =
-            outcome.map_err(|error| error.to_string()).map(|()| convert::labeled_masks(&result, Duration::ZERO));
+    /// Carries it out and answers. `frames` are the last ones of each camera.
+    pub fn run(self, pipeline: &mut Pipeline, frames: &[Frame]) {
+        let Self { source, prompts, reply } = self;
+        let segmented = || -> Result<LabeledMaskArray, FrameError> {
+            let mut result = FrameResult::default();
+            let image = match source {
+                Source::Given(mut image) => {
+                    let rgb = pipeline.decode_image(&mut image)?;
+                    result.header = image.header;
+                    rgb
+                }
+                Source::Last(camera) => {
+                    let last = frames.get(camera).ok_or(FrameError::NoImage)?;
+                    result.header.clone_from(&last.result.header);
+                    Arc::clone(&last.rgb)
+                }
+            };
+            pipeline.segment_prompts(image, &prompts, &mut result)?;
+            Ok(convert::labeled_masks(&result, Duration::ZERO))
+        };
         // Who has gone meanwhile needs no answer.
-        let _ = self.reply.try_send(answer);
+        let _ = reply.try_send(segmented().map_err(|error| error.to_string()));
     }
 }
 
@@ -62,12 +83,13 @@ impl Segmenting {
         transport: &dyn Transport,
         identity: &NodeIdentity,
         intake: &Arc<Intake>,
+        cameras: &[String],
     ) -> Result<(Self, Receiver<SegmentJob>), NodeError> {
         let (sender, jobs) = bounded(1);
         let (stop, stopped) = bounded::<()>(0);
-        let intake = Arc::clone(intake);
+        let (intake, cameras) = (Arc::clone(intake), cameras.to_vec());
         let service = serve::<Segment, _>(transport, &identity.resolve("~/segment")?, move |request| {
-            match answer(request, &sender, &stopped, &intake) {
+            match answer(request, &sender, &stopped, &intake, &cameras) {
                 Ok(masks) => SegmentResponse { success: true, message: String::new(), masks },
                 Err(message) => {
                     tracing::warn!(message, "refused to segment");
@@ -84,24 +106,39 @@ fn answer(
     jobs: &Sender<SegmentJob>,
     stopped: &Receiver<()>,
     intake: &Intake,
+    cameras: &[String],
 ) -> Result<LabeledMaskArray, String> {
-    let SegmentRequest { image, prompts } = request;
+    let SegmentRequest { image, camera, prompts } = request;
     if prompts.is_empty() || prompts.len() > MAX_PROMPTS {
         return Err(format!("1 to {MAX_PROMPTS} prompts are expected, found {}", prompts.len()));
     }
     let numbered = prompts.into_iter().enumerate();
     let prompts = numbered.map(|(index, prompt)| checked(prompt).map_err(|error| format!("prompt {index}: {error}")));
     let prompts = prompts.collect::<Result<Vec<_>, _>>()?;
-    let image = (image.width > 0 || image.height > 0).then(|| intake::camera_image(image));
+    let source = if image.width > 0 || image.height > 0 {
+        Source::Given(intake::camera_image(image))
+    } else {
+        Source::Last(numbered_camera(&camera, cameras)?)
+    };
     let (reply, answer) = bounded(1);
     // One call at a time: the job before has been taken, or its caller would still wait.
-    jobs.try_send(SegmentJob { image, prompts, reply })
+    jobs.try_send(SegmentJob { source, prompts, reply })
         .map_err(|_| "the frame loop is busy or has ended".to_owned())?;
     intake.wake();
     select! {
         recv(answer) -> answered => answered.unwrap_or_else(|_| Err("the node is stopping".to_owned())),
         recv(stopped) -> _ => Err("the node is stopping".to_owned()),
         default(PATIENCE) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+    }
+}
+
+/// The place of a camera among `cameras`, which are empty for a single one without a name.
+fn numbered_camera(camera: &str, cameras: &[String]) -> Result<usize, String> {
+    match (cameras.iter().position(|name| name == camera), cameras.len()) {
+        (Some(found), _) => Ok(found),
+        (None, 0 | 1) if camera.is_empty() => Ok(0),
+        (None, 0) => Err(format!("there is one camera, which has no name, and not {camera:?}")),
+        (None, _) => Err(format!("a camera is expected, one of {}; found {camera:?}", cameras.join(", "))),
     }
 }
 

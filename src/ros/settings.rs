@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{
+    names,
     parameter_table::SHIPPED,
     parameters::{Value, Values},
     refresh_settings::RefreshSettings,
@@ -13,6 +14,9 @@ use crate::{
     pipeline::{ConfigError, Execution, LabelRule, PipelineConfig},
 };
 
+/// Most cameras of one node; each has slots, buffers and topics of its own.
+const MAX_CAMERAS: usize = 32;
+
 /// Everything the node needs to know, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -22,6 +26,8 @@ pub struct Settings {
     pub classes: Vec<String>,
     /// Longest class list accepted.
     pub max_classes: usize,
+    /// Names of the cameras; empty: a single one without a name.
+    pub cameras: Vec<String>,
     /// Whether `image` is a `sensor_msgs/CompressedImage`.
     pub compressed: bool,
     /// Whether the node becomes active by itself.
@@ -126,6 +132,23 @@ impl Reader<'_> {
     }
 }
 
+/// Cameras become parts of topic names.
+fn check_cameras(cameras: &[String]) -> Result<(), ConfigError> {
+    let error = |reason| Err(ConfigError { name: "cameras", reason });
+    if cameras.len() > MAX_CAMERAS {
+        return error(format!("at most {MAX_CAMERAS} are expected, found {}", cameras.len()));
+    }
+    for (index, camera) in cameras.iter().enumerate() {
+        if let Err(reason) = names::check_token(camera) {
+            return error(format!("{camera:?} cannot be part of a topic's name: {reason}"));
+        }
+        if cameras.iter().take(index).any(|other| other == camera) {
+            return error(format!("{camera:?} is there twice"));
+        }
+    }
+    Ok(())
+}
+
 impl Settings {
     /// Settings of the values of [`super::parameter_table::TABLE`].
     ///
@@ -135,6 +158,13 @@ impl Settings {
         let read = Reader(values);
         let automatic = Execution::default();
         let device = i32::try_from(read.integer("device")).unwrap_or(0);
+        let provider = match read.text("provider").as_str() {
+            "cuda" => Provider::Cuda { device },
+            "tensorrt" => Provider::TensorRt { device },
+            _ => Provider::Cpu,
+        };
+        let cameras = read.texts("cameras");
+        check_cameras(&cameras)?;
         let frame = PipelineConfig {
             label_rule: match read.text("label_rule").as_str() {
                 "token_labels" => LabelRule::TokenLabels,
@@ -145,16 +175,18 @@ impl Settings {
             n_points: read.integer("n_points"),
             max_objects: read.integer("max_objects"),
             mask_batch: read.integer("mask_batch"),
+            image_batch: match (read.integer("image_batch"), provider) {
+                // On a processor a run of two images takes as long as two runs of one.
+                (0, Provider::Cpu) => 1,
+                (0, _) => cameras.len().max(1),
+                (most, _) => most,
+            },
             execution: Execution {
                 detector_threads: read.threads("threads.detector", automatic.detector_threads),
                 encoder_threads: read.threads("threads.image_encoder", automatic.encoder_threads),
                 decoder_threads: read.threads("threads.mask_decoder", automatic.decoder_threads),
                 resolve_threads: read.threads("threads.resolve", automatic.resolve_threads),
-                provider: match read.text("provider").as_str() {
-                    "cuda" => Provider::Cuda { device },
-                    "tensorrt" => Provider::TensorRt { device },
-                    _ => Provider::Cpu,
-                },
+                provider,
             },
             ..PipelineConfig::default()
         };
@@ -163,6 +195,7 @@ impl Settings {
             models_dir: read.path("models_dir"),
             classes: read.texts("classes"),
             max_classes: read.integer("max_classes"),
+            cameras,
             compressed: read.text("image_transport") == "compressed",
             autostart: read.bool("autostart"),
             use_sim_time: read.bool("use_sim_time"),

@@ -3,7 +3,7 @@
 //! Names given here are fully qualified ROS names (`/camera/image`); each implementation maps them to its own. Handlers
 //! run on a named thread of the transport, one per subscription or service. Samples that arrive while a handler runs
 //! wait in the middleware, so a handler copies what it needs and returns; anything slower belongs behind a
-//! [`crate::pipeline::LatestSlot`] or a bounded channel of the caller's.
+//! [`crate::pipeline::LatestSlots`] or a bounded channel of the caller's.
 
 use std::{sync::Arc, time::Duration};
 

@@ -8,7 +8,10 @@
 //! Nothing here can make a good list worse: whatever fails, the turn ends with an error, or goes on with what the lexicon
 //! knows, and the list in force stays until a better one is whole.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use tokio_util::sync::CancellationToken;
 
@@ -159,6 +162,29 @@ impl RefreshError {
     }
 }
 
+/// What was proposed for a camera's image, filtered.
+struct View {
+    candidates: Vec<Candidate>,
+    caption: String,
+}
+
+/// Proposals and captions of all cameras; a label that several of them see has the best of its scores.
+fn together<'v>(views: impl Iterator<Item = &'v View>) -> (Vec<Candidate>, String) {
+    let (mut candidates, mut captions) = (Vec::<Candidate>::new(), Vec::new());
+    for View { candidates: more, caption } in views {
+        for candidate in more {
+            match candidates.iter_mut().find(|known| known.label == candidate.label) {
+                Some(known) if known.score >= candidate.score => {}
+                Some(known) => *known = candidate.clone(),
+                None => candidates.push(candidate.clone()),
+            }
+        }
+        captions.extend(Some(caption.as_str()).filter(|caption| !caption.is_empty()));
+    }
+    candidates.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.label.cmp(&b.label)));
+    (candidates, captions.join(" "))
+}
+
 /// Turns images into class lists. Owned by the refresh thread.
 pub struct Refresher {
     config: RefreshConfig,
@@ -167,6 +193,8 @@ pub struct Refresher {
     lexicon: Option<Arc<Lexicon>>,
     encode_jpeg: EncodeJpeg,
     memory: Memory,
+    /// What each camera's last look gave.
+    views: BTreeMap<usize, View>,
     hints: Option<Vec<(String, String)>>,
     subclasses: HashMap<String, Vec<String>>,
 }
@@ -182,7 +210,8 @@ impl Refresher {
         encode_jpeg: EncodeJpeg,
     ) -> Self {
         let memory = Memory::new(config.hysteresis);
-        Self { config, proposers, chat, lexicon, encode_jpeg, memory, hints: None, subclasses: HashMap::new() }
+        let (views, subclasses) = (BTreeMap::new(), HashMap::new());
+        Self { config, proposers, chat, lexicon, encode_jpeg, memory, views, hints: None, subclasses }
     }
 
     /// The language model's client.
@@ -197,7 +226,13 @@ impl Refresher {
         self.memory.adopt(classes);
     }
 
-    /// One turn. Ends within milliseconds once `cancel` is cancelled and `go_on` says no, except for a run of a model under way.
+    /// Forgets what cameras other than these saw.
+    pub fn keep_views(&mut self, cameras: &[usize]) {
+        self.views.retain(|camera, _| cameras.contains(camera));
+    }
+
+    /// One turn: a look at a camera's image. The list is made of it and of what the other cameras saw last, each ranked by
+    /// itself, so that it does not swing from one camera's scene to the next one's. Ends within milliseconds once `cancel` is cancelled and `go_on` says no, except for a run of a model under way.
     ///
     /// # Errors
     /// [`RefreshError`]. What is remembered stays as it was, except that a look which recognised nothing counts as one
@@ -205,6 +240,7 @@ impl Refresher {
     pub async fn refresh(
         &mut self,
         image: &RgbImage,
+        camera: usize,
         go_on: GoOn<'_>,
         cancel: &CancellationToken,
     ) -> Result<Refreshed, RefreshError> {
@@ -216,7 +252,9 @@ impl Refresher {
         let mut ranking = Ranking::of(&samples, self.config.aggregation, &self.config.limits);
         ranking.filter(self.config.filter);
         let caption = caption.filter(|_| self.config.caption).unwrap_or_default();
-        let refined = self.refine_noting(&ranking.candidates, &caption, cancel, &mut trouble).await?;
+        self.views.insert(camera, View { candidates: ranking.candidates, caption });
+        let (candidates, caption) = together(self.views.values());
+        let refined = self.refine_noting(&candidates, &caption, cancel, &mut trouble).await?;
         let mut seen = refined.classes;
         self.add_fixed(&mut seen);
         self.add_subclasses(&mut seen, cancel, &mut trouble).await?;

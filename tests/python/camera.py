@@ -19,14 +19,15 @@ PER_FRAME = {
 
 
 class Camera:
-    """Publishes images of one kind, subscribes to some of the node's outputs."""
+    """Publishes images of one kind, subscribes to some of the node's outputs. `name`: one of the node's several cameras."""
 
-    def __init__(self, peer: Peer, node, compressed=True, outputs=("masks",)):
+    def __init__(self, peer: Peer, node, compressed=True, outputs=("masks",), name=""):
         topic, kind = (COMPRESSED, "CompressedImage") if compressed else (IMAGE, "Image")
+        topic, base = (f"/{name}/image", f"{NODE}/{name}") if name else (topic, NODE)
         self.node = node
         self.images = peer.publisher(topic, f"sensor_msgs/msg/{kind}")
-        self.outputs = {name: peer.subscribe(f"{NODE}/{name}", PER_FRAME[name], depth=100) for name in outputs}
-        self.kept = {name: {} for name in outputs}
+        self.outputs = {output: peer.subscribe(f"{base}/{output}", PER_FRAME[output], depth=100) for output in outputs}
+        self.kept = {output: {} for output in outputs}
         # First pictures sent again: they, or their results, were lost before both sides knew of each other.
         self.lost = 0
         until(self.connected, START, "the node's topics")

@@ -50,7 +50,7 @@ def test_an_unknown_parameter_names_the_nearest_known_one(program, environment, 
     assert nearest in said
 
 
-@pytest.mark.parametrize("assignment", ["box_threshold:=high", "classes:=3", "n_points:=2.5", "image_transport:=smoke"])
+@pytest.mark.parametrize("assignment", ["box_threshold:=high", "classes:=3", "n_points:=2.5", "image_transport:=smoke", "cameras:=[a, a]", "cameras:=[a/b]"])
 def test_an_ill_typed_parameter_is_named(program, environment, assignment):
     assert assignment.split(":=")[0] in refused(program, environment, "-p", assignment)
 

@@ -141,7 +141,7 @@ pub struct SegmentPrompt {
 service! {
     /// `scenelex/Segment`.
     Segment "scenelex/srv/Segment":
-    SegmentRequest "scenelex/srv/Segment_Request" { image: Image, prompts: Vec<SegmentPrompt> }
+    SegmentRequest "scenelex/srv/Segment_Request" { image: Image, camera: String, prompts: Vec<SegmentPrompt> }
     SegmentResponse "scenelex/srv/Segment_Response" { success: bool, message: String, masks: LabeledMaskArray }
 }
 
