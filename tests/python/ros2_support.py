@@ -159,8 +159,8 @@ class Ros2:
         node.wait_for("waiting for images")
         return node
 
-    def camera(self, *arguments) -> Running:
-        camera = self.start(ros_python(), HERE / "ros2_camera.py", IMAGE, *arguments)
+    def camera(self, *arguments, topic: str = IMAGE) -> Running:
+        camera = self.start(ros_python(), HERE / "ros2_camera.py", topic, *arguments)
         camera.wait_for("publishing")
         return camera
 

@@ -13,7 +13,7 @@ from ros2_support import NODE, Ros2, installed, needs_ros2, ros2  # noqa: F401
 
 pytestmark = needs_ros2
 
-PERCEPTION = ("image", "image_transport", "params_file", "classes", "namespace", "use_sim_time", "overlay", "log_level")
+PERCEPTION = ("image", "cameras", "image_transport", "params_file", "classes", "namespace", "use_sim_time", "overlay", "log_level")
 MODELS = f"models_dir:={TINY}"
 CLASSES = f"classes:={', '.join(COLOURS)}"
 
@@ -51,6 +51,15 @@ def test_the_compressed_topic_is_named_as_image_transport_names_it(ros2: Ros2): 
         "ros2", "launch", "scenelex", "perception.launch.py", "image_transport:=compressed", CLASSES, MODELS
     )
     assert "/camera/image_raw/compressed" in launched.wait_for("waiting for images")
+
+
+def test_several_cameras_get_the_topics_named_for_them(ros2: Ros2):  # noqa: F811
+    named = "cameras:=front=/front_camera/image_raw, rear=/rear_camera/image_raw"
+    launched = ros2.start("ros2", "launch", "scenelex", "perception.launch.py", named, CLASSES, MODELS)
+    for topic in ("/front_camera/image_raw", "/rear_camera/image_raw"):
+        assert "waiting for images" in launched.wait_for(topic)
+    wrong = ros2.start("ros2", "launch", "scenelex", "perception.launch.py", "cameras:=front", CLASSES, MODELS)
+    assert "expected NAME=TOPIC" in wrong.wait_for("cameras:")
 
 
 def test_every_parameter_file_is_one_for_rcl_too(ros2: Ros2):  # noqa: F811

@@ -109,6 +109,31 @@ def test_the_class_list_changes_by_service(ros2: Ros2):  # noqa: F811
     assert "success=False" in answer and "message=''" not in answer, answer
 
 
+def test_two_cameras_share_a_node(ros2: Ros2):  # noqa: F811
+    ros2.node(PARAMETERS | {"cameras": "[front, rear]"})
+    consumers = {name: ros2.consumer(f"{NODE}/{name}/masks") for name in ("front", "rear")}
+    ros2.camera(*shown(rate=30), topic="/front/image")
+    front = consumers["front"].next()
+    assert labels(front) == sorted(CELLS.values())
+    assert not consumers["rear"].messages(), "nobody has sent anything there"
+    ros2.camera(*shown(cells={(1, 1): "green"}, rate=5, size=(160, 120)), topic="/rear/image")
+    rear = consumers["rear"].next()
+    assert (labels(rear), rear["width"]) == (["green"], 160)
+    assert all(labels(message) == sorted(CELLS.values()) for message in consumers["front"].messages())
+
+
+def test_the_node_finds_its_class_list(ros2: Ros2):  # noqa: F811
+    """By ~/refresh_vocabulary, without a language model."""
+    words = f"[{', '.join(COLOURS)}]"
+    refresh = {"refresh.enabled": "true", "refresh.probe.words": words, "refresh.pre_refine": "false", "classes": "[]"}
+    ros2.node(PARAMETERS | refresh)
+    consumer = ros2.consumer()
+    ros2.camera(*shown(cells={(0, 0): "red", (2, 1): "blue"}))
+    answer = ros2.tool("service", "call", f"{NODE}/refresh_vocabulary", "std_srvs/srv/Trigger")
+    assert "success=True" in answer and "red" in answer and "blue" in answer, answer
+    assert labels(consumer.next(lambda message: message["masks"])) == ["blue", "red"]
+
+
 def test_a_node_that_is_killed_comes_back(ros2: Ros2):  # noqa: F811
     node = ros2.node(PARAMETERS)
     consumer = ros2.consumer()
