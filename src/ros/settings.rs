@@ -122,6 +122,7 @@ impl Reader<'_> {
                 "keep_all" => History::KeepAll,
                 _ => History::KeepLast(depth),
             },
+            lifespan: None,
         }
     }
 }

@@ -170,6 +170,11 @@ fn policies(qos: Qos, end: End) -> QosPolicies {
         History::KeepAll => None,
     };
     let builder = builder.history(depth.map_or(policy::History::KeepAll, |depth| policy::History::KeepLast { depth }));
+    // RustDDS announces it and throws nothing away itself: what is too old is the reader's to see.
+    let builder = match qos.lifespan {
+        Some(lifespan) if end == End::Writer => builder.lifespan(policy::Lifespan { duration: lifespan.into() }),
+        _ => builder,
+    };
     // RustDDS readers queue up to the resource limit whatever the history depth says, and its writers hold as many
     // unacknowledged samples: the limit is what makes KEEP_LAST true and memory bounded.
     let limit = match (end, depth) {

@@ -137,10 +137,11 @@ fn profile(qos: Qos) -> QosProfile {
         Reliability::BestEffort => profile.best_effort(),
         Reliability::Reliable => profile.reliable(),
     };
-    match qos.durability {
+    let profile = match qos.durability {
         Durability::Volatile => profile.volatile(),
         Durability::TransientLocal => profile.transient_local(),
-    }
+    };
+    profile.lifespan(qos.lifespan.unwrap_or_default())
 }
 
 impl Transport for R2rTransport {
