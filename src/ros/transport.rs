@@ -105,6 +105,18 @@ pub enum TransportError {
         /// What the middleware said.
         reason: String,
     },
+    /// A message or service type that this transport has no definition of.
+    #[error("cannot create {what} {name}: {type_name} {reason}")]
+    UnknownType {
+        /// `publisher`, `subscription`, `service` or `client`.
+        what: &'static str,
+        /// Its ROS name.
+        name: String,
+        /// The type.
+        type_name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// A sample could not be sent.
     #[error("cannot publish on {topic}: {reason}")]
     Publish {
@@ -177,13 +189,13 @@ pub trait Transport: Send + Sync {
     /// Starts publishing on `topic` messages of `type_name` (`package/msg/Name`).
     ///
     /// # Errors
-    /// [`TransportError::Create`].
+    /// [`TransportError::Create`], [`TransportError::UnknownType`].
     fn advertise(&self, topic: &str, type_name: &str, qos: Qos) -> Result<Arc<dyn RawPublisher>, TransportError>;
 
     /// Calls `handler` for every sample on `topic` until the subscription is dropped.
     ///
     /// # Errors
-    /// [`TransportError::Create`].
+    /// [`TransportError::Create`], [`TransportError::UnknownType`].
     fn subscribe(
         &self,
         topic: &str,

@@ -148,6 +148,12 @@ impl Transport for DdsTransport {
     }
 }
 
+/// The error about a type whose name is not `package/msg/Name`; more than the name is not asked for here.
+fn not_a_type(what: &'static str, name: &str, type_name: &str) -> TransportError {
+    let (name, type_name) = (name.to_owned(), type_name.to_owned());
+    TransportError::UnknownType { what, name, type_name, reason: "is not a ROS type" }
+}
+
 /// Which end of a topic a QoS is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
