@@ -64,6 +64,27 @@ fn a_second_remapping_can_be_forestalled() {
 }
 
 #[test]
+fn the_logger_has_the_nodes_name_with_dots() {
+    // The example of rcl_create_node_logger_name.
+    let node = parse("--ros-args -r __ns:=/a/b -r __node:=c").unwrap().identity("scenelex").unwrap();
+    assert_eq!(node.logger_name(), "a.b.c");
+    assert_eq!(parse("").unwrap().identity("scenelex").unwrap().logger_name(), "scenelex");
+}
+
+#[test]
+fn the_last_word_on_rosout_holds() {
+    for (line, disabled) in [
+        ("", false),
+        ("--ros-args --disable-stdout-logs", false),
+        ("--ros-args --disable-rosout-logs", true),
+        ("--ros-args --disable-rosout-logs --enable-rosout-logs", false),
+        ("--ros-args --enable-rosout-logs -- --ros-args --disable-rosout-logs", true),
+    ] {
+        assert_eq!(parse(line).unwrap().rosout_disabled, disabled, "{line}");
+    }
+}
+
+#[test]
 fn what_cannot_be_understood_is_named() {
     for (line, expected) in [
         ("image:=/a", "image:=/a"),

@@ -63,6 +63,7 @@ fn described() -> BTreeMap<String, TypeDescription> {
         Time,
         TriggerRequest,
         TriggerResponse,
+        log::Log,
         lifecycle::StateMessage,
         lifecycle::TransitionMessage,
         lifecycle::TransitionDescription,

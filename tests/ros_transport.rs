@@ -13,14 +13,19 @@ use std::{
 
 use scenelex::ros::{
     Qos, Transport,
+    arguments::RosArguments,
     dds::{DdsTransport, Environment},
     messages::{
         Image, LabelInfo, RosMessage, SetVocabulary, SetVocabularyRequest, SetVocabularyResponse, StringMessage,
         VisionClass,
+        log::{Log, level},
     },
+    rosout::{self, Rosout},
     transport::{Durability, Publisher, Reliability, TopicInfo, TransportError, call, serve, subscribe},
 };
 use support::Domain;
+use tracing::{Dispatch, dispatcher::with_default};
+use tracing_subscriber::{layer::SubscriberExt, registry};
 
 /// Far longer than anything here takes; only a fault waits so long.
 const LONG: Duration = Duration::from_secs(30);
@@ -114,6 +119,33 @@ fn latched_messages_reach_late_subscribers() {
     });
     // The history holds one: the newest.
     until("the newest", || received.recv_timeout(LONG).unwrap() == 2);
+}
+
+#[test]
+fn the_log_is_on_the_graph_and_a_flood_of_it_loses_no_count() {
+    const FLOOD: u64 = 3000;
+    let domain = Domain::unused();
+    let (a, b) = (join("a", &domain), join("b", &domain));
+    let (layer, queue) = rosout::channel();
+    let log = Dispatch::new(registry().with(layer));
+    let identity = RosArguments::default().identity("a").unwrap();
+    let running = Rosout::start(&a, &identity, queue).unwrap();
+    with_default(&log, || (0..FLOOD).for_each(|n| tracing::info!(target: "scenelex::test", n)));
+    // Who comes late gets what was sent before.
+    let (sender, received) = sink();
+    let subscription = subscribe::<Log, _>(&b, "/rosout", Qos::ROSOUT, move |message| sender.send(message).unwrap());
+    let mut accounted = 0;
+    while accounted < FLOOD {
+        let message = received.recv_timeout(LONG).unwrap();
+        accounted += match message.level {
+            level::INFO => 1,
+            _ => message.msg.split(' ').next().unwrap().parse().unwrap(),
+        };
+    }
+    assert_eq!(accounted, FLOOD);
+    drop(running);
+    let subscription = subscription.unwrap();
+    until("off the graph", || subscription.publishers() == 0);
 }
 
 #[test]

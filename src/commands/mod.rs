@@ -18,7 +18,8 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use scenelex::ros::rosout::{self, LogLayer};
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Open-vocabulary labelled masks from camera images, on ROS 2.
 #[derive(Parser)]
@@ -65,7 +66,8 @@ pub fn run() -> ExitCode {
         Command::Node(args) => args.log_level(),
         _ => None,
     });
-    if let Err(error) = start_logging(level.as_deref()) {
+    let (layer, log) = rosout::channel();
+    if let Err(error) = start_logging(level.as_deref(), matches!(cli.command, Command::Node(_)).then_some(layer)) {
         return fail(&error);
     }
     let result = (|| {
@@ -73,7 +75,7 @@ pub fn run() -> ExitCode {
             parent::watch()?;
         }
         match cli.command {
-            Command::Node(args) => node::run(&args),
+            Command::Node(args) => node::run(&args, log),
             Command::Segment(args) => segment::run(&args),
             Command::Play(args) => play::run(&args),
             Command::Record(args) => record::run(&args),
@@ -98,7 +100,8 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 /// woken for that and finds no sample.
 const LIBRARIES: &str = "warn,rustdds=error,rustdds::network=off,ros2_client=error,r2r::subscribers=off";
 
-fn start_logging(level: Option<&str>) -> anyhow::Result<()> {
+/// Logs to stderr and, for the node, to the graph: the same lines to both.
+fn start_logging(level: Option<&str>, graph: Option<LogLayer>) -> anyhow::Result<()> {
     let filter = match level {
         // A bare level is about this program; its libraries speak up only when they warn.
         Some(level) if level.parse::<tracing::Level>().is_ok() => {
@@ -112,7 +115,8 @@ fn start_logging(level: Option<&str>) -> anyhow::Result<()> {
     };
     let filter = filter.map_err(|e| anyhow::anyhow!("log level {:?}: {e}", level.unwrap_or("of RUST_LOG")))?;
     let ansi = io::IsTerminal::is_terminal(&io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(ansi).init();
+    let stderr = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(ansi);
+    tracing_subscriber::registry().with(filter).with(graph).with(stderr).init();
     Ok(())
 }
 

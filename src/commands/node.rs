@@ -4,13 +4,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use scenelex::ros::{self, arguments::RosArguments};
+use scenelex::ros::{self, arguments::RosArguments, rosout::LogQueue};
 
 use super::interrupt::Interrupt;
 
 /// Run the perception node until SIGINT or SIGTERM.
 ///
-/// Takes what ROS 2 nodes take: --ros-args with -p NAME:=VALUE, --params-file FILE, -r FROM:=TO and --log-level LEVEL.
+/// Takes what ROS 2 nodes take: --ros-args with -p NAME:=VALUE, --params-file FILE, -r FROM:=TO, --log-level LEVEL and
+/// --disable-rosout-logs.
 #[derive(Args)]
 pub struct NodeArgs {
     /// ROS arguments, for example --ros-args -r image:=/camera/image_raw
@@ -25,8 +26,8 @@ impl NodeArgs {
     }
 }
 
-pub fn run(args: &NodeArgs) -> Result<ExitCode> {
+pub fn run(args: &NodeArgs, log: LogQueue) -> Result<ExitCode> {
     let interrupt = Interrupt::install().context("cannot listen to signals")?;
-    ros::node::run(&args.args, interrupt.closed())?;
+    ros::node::run(&args.args, log, interrupt.closed())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -16,7 +16,7 @@ use scenelex::{
     replay::{Bag, MessageQuery, OfferedQos, Pace},
     ros::{
         messages::Clock,
-        transport::{LINGER, Publisher, Qos, RawPublisher, Transport},
+        transport::{LINGER, Publisher, Qos, RawPublisher, Transport, TransportError},
     },
     types::Stamp,
 };
@@ -31,7 +31,8 @@ const TICK: Duration = Duration::from_millis(200);
 /// Put a bag's topics on the wire at their own pace.
 ///
 /// Messages are sent as they are stored, with the quality of service their publishers offered. Reads rosbag2 bags with
-/// MCAP storage: a folder with metadata.yaml, or one .mcap file. A damaged bag is played as far as it can be read.
+/// MCAP storage: a folder with metadata.yaml, or one .mcap file. A damaged bag is played as far as it can be read. Inside a
+/// ROS 2 workspace, topics of a type that the program was not built with are left out.
 #[derive(Args)]
 pub struct PlayArgs {
     /// Bag folder or .mcap file
@@ -184,7 +185,8 @@ pub fn run(args: &PlayArgs) -> Result<ExitCode> {
     Ok(if finished { ExitCode::SUCCESS } else { ExitCode::from(INTERRUPTED) })
 }
 
-/// Publishers by topic index of the bag. Topics that are not CDR stay out, with a warning.
+/// Publishers by topic index of the bag. Topics that are not CDR, or of a type that the transport has no definition of, stay
+/// out, with a warning.
 fn advertise(transport: &dyn Transport, bag: &Bag, args: &PlayArgs) -> Result<BTreeMap<usize, Track>> {
     let mut tracks = BTreeMap::new();
     for (index, topic) in bag.topics().iter().enumerate() {
@@ -198,7 +200,14 @@ fn advertise(transport: &dyn Transport, bag: &Bag, args: &PlayArgs) -> Result<BT
         let remapped = args.remap.iter().find(|(from, _)| *from == topic.name);
         let name = remapped.map_or_else(|| topic.name.clone(), |(_, to)| to.clone());
         let qos = wire::to_transport(OfferedQos::weakest(&topic.qos));
-        let publisher = transport.advertise(&name, &topic.type_name, qos)?;
+        let publisher = match transport.advertise(&name, &topic.type_name, qos) {
+            Ok(publisher) => publisher,
+            Err(error @ TransportError::UnknownType { .. }) => {
+                tracing::warn!("{} is not played: {error}", topic.name);
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
         tracing::debug!(topic = %name, type_name = %topic.type_name, messages = topic.message_count, ?qos, "advertised");
         tracks.insert(index, Track { name, publisher });
     }
@@ -322,5 +331,131 @@ impl Drop for ClockThread {
         {
             tracing::error!("the clock thread panicked");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, sync::Mutex};
+
+    use clap::Parser;
+    use scenelex::ros::transport::{
+        MessageHandler, RawClient, RawServer, RawSubscription, ServiceHandler, TopicInfo, TransportError,
+    };
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: PlayArgs,
+    }
+
+    fn line(options: &[&str]) -> PlayArgs {
+        let bag = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/bag/latched");
+        let line = ["play", bag.to_str().unwrap()].iter().chain(options).copied().collect::<Vec<_>>();
+        Line::parse_from(line).args
+    }
+
+    /// A transport built without some types.
+    struct Without {
+        unknown: &'static [&'static str],
+        asked: Mutex<Vec<String>>,
+    }
+
+    struct Nobody;
+
+    impl RawPublisher for Nobody {
+        fn publish(&self, _: Bytes) -> Result<(), TransportError> {
+            Ok(())
+        }
+
+        fn subscribers(&self) -> usize {
+            0
+        }
+
+        fn flush(&self, _: Duration) -> bool {
+            true
+        }
+    }
+
+    const UNSUPPORTED: TransportError = TransportError::Unsupported { transport: "test", ability: "do that" };
+
+    impl Transport for Without {
+        fn node_name(&self) -> &str {
+            "/player"
+        }
+
+        fn advertise(&self, topic: &str, type_name: &str, _: Qos) -> Result<Arc<dyn RawPublisher>, TransportError> {
+            self.asked.lock().unwrap().push(topic.to_owned());
+            let (what, name) = ("publisher", topic.to_owned());
+            if topic == "/taken" {
+                return Err(TransportError::Create { what, name, reason: "no room".to_owned() });
+            }
+            if self.unknown.contains(&type_name) {
+                let reason = "is unknown here";
+                return Err(TransportError::UnknownType { what, name, type_name: type_name.to_owned(), reason });
+            }
+            Ok(Arc::new(Nobody))
+        }
+
+        fn subscribe(
+            &self,
+            _: &str,
+            _: &str,
+            _: Qos,
+            _: MessageHandler,
+        ) -> Result<Box<dyn RawSubscription>, TransportError> {
+            Err(UNSUPPORTED)
+        }
+
+        fn serve(&self, _: &str, _: &str, _: ServiceHandler) -> Result<Box<dyn RawServer>, TransportError> {
+            Err(UNSUPPORTED)
+        }
+
+        fn client(&self, _: &str, _: &str) -> Result<Box<dyn RawClient>, TransportError> {
+            Err(UNSUPPORTED)
+        }
+
+        fn topics(&self) -> Vec<TopicInfo> {
+            Vec::new()
+        }
+    }
+
+    /// What is played of the golden bag, `/names` and `/colours`, where these types are unknown.
+    fn played(unknown: &'static [&'static str], options: &[&str]) -> Result<Vec<String>, String> {
+        let args = line(options);
+        let transport = Without { unknown, asked: Mutex::default() };
+        let tracks = advertise(&transport, &Bag::open(&args.bag).unwrap(), &args).map_err(|error| error.to_string());
+        let asked = transport.asked.into_inner().unwrap();
+        assert!(asked.iter().all(|topic| asked.iter().filter(|other| *other == topic).count() == 1), "{asked:?}");
+        tracks.map(|tracks| tracks.into_values().map(|track| track.name).collect())
+    }
+
+    const TEXT: &str = "std_msgs/msg/String";
+    const COLOUR: &str = "std_msgs/msg/ColorRGBA";
+
+    #[test]
+    fn topics_of_unknown_types_are_left_out() {
+        let both = played(&[], &[]).unwrap();
+        assert_eq!(both.len(), 2, "{both:?}");
+        assert_eq!(played(&[COLOUR], &[]).unwrap(), ["/names"]);
+        assert_eq!(played(&[TEXT], &["--remap", "/colours:=/paint"]).unwrap(), ["/paint"]);
+    }
+
+    #[test]
+    fn a_bag_of_unknown_types_only_is_refused() {
+        for (unknown, options) in
+            [(&[TEXT, COLOUR][..], &[][..]), (&[COLOUR], &["--topics", "/colours"]), (&[], &["--topics", "/other"])]
+        {
+            let error = played(unknown, options).unwrap_err();
+            assert!(error.contains("no topic to play"), "{error}");
+        }
+    }
+
+    #[test]
+    fn any_other_failure_ends_it() {
+        let error = played(&[COLOUR], &["--remap", "/names:=/taken"]).unwrap_err();
+        assert!(error.contains("no room"), "{error}");
     }
 }

@@ -78,7 +78,7 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
     for (index, (topic, definition)) in topics.iter().zip(definitions).enumerate() {
         let TopicInfo { name, type_name, reliability, durability } = topic;
         let history = transport::History::KeepLast(QUEUE as u32);
-        let qos = Qos { reliability: *reliability, durability: *durability, history };
+        let qos = Qos { reliability: *reliability, durability: *durability, history, lifespan: None };
         subscriptions.push(transport.subscribe(name, type_name, qos, handler(index, name, sender.clone()))?);
         recorder.add_topic(RecordedTopic {
             name: name.clone(),

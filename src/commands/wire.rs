@@ -28,6 +28,7 @@ pub const fn to_transport(qos: OfferedQos) -> Qos {
             History::KeepLast => transport::History::KeepLast(qos.depth),
             History::KeepAll => transport::History::KeepAll,
         },
+        lifespan: None,
     }
 }
 

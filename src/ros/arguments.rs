@@ -77,6 +77,8 @@ pub struct RosArguments {
     pub parameters: Vec<ParameterSource>,
     /// `--log-level LEVEL`, in tracing's words.
     pub log_level: Option<String>,
+    /// `--disable-rosout-logs`: the log stays off the graph.
+    pub rosout_disabled: bool,
 }
 
 impl RosArguments {
@@ -119,8 +121,12 @@ impl RosArguments {
                 })?);
                 Ok(())
             }
-            // Known to ROS, without an effect on this node: it logs to stderr and has no rcl logging or security.
+            // Known to ROS, without an effect on this node: it logs to stderr and /rosout, and has no log file or security.
             "-e" | "--enclave" | "--log-config-file" | "--log-file-name" => value("VALUE").map(|_| ()),
+            "--enable-rosout-logs" | "--disable-rosout-logs" => {
+                self.rosout_disabled = flag == "--disable-rosout-logs";
+                Ok(())
+            }
             _ if flag.starts_with("--enable-") || flag.starts_with("--disable-") => match flag.ends_with("-logs") {
                 true => Ok(()),
                 false => Err(ArgumentError::Unknown(flag.to_owned())),
@@ -214,6 +220,12 @@ impl NodeIdentity {
     #[must_use]
     pub fn full_name(&self) -> String {
         names::join(&self.namespace, &self.name)
+    }
+
+    /// Name of the node's logger, as rcl makes it: `c` in `/a/b` logs as `a.b.c`.
+    #[must_use]
+    pub fn logger_name(&self) -> String {
+        self.full_name().trim_start_matches('/').replace('/', ".")
     }
 
     /// Expands and remaps a topic or service name.

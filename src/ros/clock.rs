@@ -27,12 +27,15 @@ impl NodeTime {
     pub fn now(&self) -> Stamp {
         match &self.simulated {
             Some(nanos) => Stamp::from_nanos(nanos.load(Ordering::Relaxed)),
-            None => {
-                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                Stamp::from_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
-            }
+            None => system_now(),
         }
     }
+}
+
+/// The system's time, whatever the node goes by.
+pub fn system_now() -> Stamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Stamp::from_nanos(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
 /// Keeps the node's time going.

@@ -34,6 +34,7 @@ pub mod r2r;
 pub mod refresh;
 mod refresh_settings;
 mod requests;
+pub mod rosout;
 mod segment;
 pub mod settings;
 mod throttle;

@@ -4,6 +4,7 @@
 //! rx thread ─▶ Intake (newest wins) ─▶ "frames": Pipeline::process ─▶ Outputs
 //! ~/set_vocabulary (topic, service) ─▶ "vocabulary" worker ─▶ swapped in between frames
 //! now and then an image ─▶ "refresh" (proposals, language model) ─▶ "vocabulary" worker
+//! every thread's log ─▶ bounded queue ─▶ "rosout" ─▶ /rosout
 //! calling thread: life cycle, ~/vocabulary and label info on change, /diagnostics, shutdown
 //! ```
 
@@ -35,6 +36,7 @@ use super::{
     parameter_store::ParameterStore,
     parameter_table::TABLE,
     parameters::{ParameterError, Values},
+    rosout::{LogQueue, Rosout},
     settings::Settings,
     transport::{Publisher, Transport, TransportError},
 };
@@ -95,12 +97,13 @@ impl From<OutputError> for NodeError {
     }
 }
 
-/// Runs the node until `shutdown` is disconnected. `arguments` are those after `scenelex node`.
+/// Runs the node until `shutdown` is disconnected. `arguments` are those after `scenelex node`; what comes out of `log` is
+/// published on `/rosout`.
 ///
 /// # Errors
 /// [`NodeError`]; nothing is left running then. With `autostart` that includes everything that keeps the node from becoming
 /// active at the start.
-pub fn run<S: AsRef<str>>(arguments: &[S], shutdown: &Receiver<()>) -> Result<(), NodeError> {
+pub fn run<S: AsRef<str>>(arguments: &[S], log: LogQueue, shutdown: &Receiver<()>) -> Result<(), NodeError> {
     let arguments = RosArguments::parse(arguments)?;
     let identity = arguments.identity(DEFAULT_NAME)?;
     let mut values = Values::new(TABLE);
@@ -109,7 +112,12 @@ pub fn run<S: AsRef<str>>(arguments: &[S], shutdown: &Receiver<()>) -> Result<()
     host::check();
 
     let transport = connect(&identity.namespace, &identity.name)?;
-    let mut node = Node::start(identity, values, &settings, transport)?;
+    // Before the node, so that it ends after it: the node's last words are published too.
+    let _rosout = match arguments.rosout_disabled {
+        true => None,
+        false => Some(Rosout::start(&*transport, &identity, log)?),
+    };
+    let mut node = Node::start(identity, values, &settings, Arc::clone(&transport))?;
     let outcome = node.live(settings.autostart, shutdown);
     node.clean_up();
     outcome

@@ -426,15 +426,16 @@ impl Turn {
         let (classes, source) = (refreshed.classes.clone(), VocabularySource::Refresh);
         let alone = VocabularyBuilder::new(self.limits).build(&classes, source, SystemTime::now())?;
         let encoded = Some(Arc::new(PreparedVocabulary::encode(alone, &mut self.encoder)?));
-        // A list set meanwhile by somebody else is newer than the image this one was made from.
-        let expected = Some(current.version);
-        let version = self.worker.apply(VocabularyRequest { classes, source, expected, encoded })?;
-        self.made = Some(version);
+        // Kept before it is announced: the end may come at once, and this thread may be without a core until then.
         if let Some(store) = &self.store
             && let Err(error) = store.save(&refreshed.classes)
         {
             tracing::warn!(%error, "the class list could not be kept on disk");
         }
+        // A list set meanwhile by somebody else is newer than the image this one was made from.
+        let expected = Some(current.version);
+        let version = self.worker.apply(VocabularyRequest { classes, source, expected, encoded })?;
+        self.made = Some(version);
         Ok(true)
     }
 }

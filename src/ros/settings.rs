@@ -128,6 +128,7 @@ impl Reader<'_> {
                 "keep_all" => History::KeepAll,
                 _ => History::KeepLast(depth),
             },
+            lifespan: None,
         }
     }
 }

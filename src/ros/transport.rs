@@ -51,21 +51,27 @@ pub struct Qos {
     pub durability: Durability,
     /// Samples kept.
     pub history: History,
+    /// Age at which a sample is worth nothing any more; none when absent. A publisher's only.
+    pub lifespan: Option<Duration>,
 }
 
 impl Qos {
     /// ROS 2's default: reliable, volatile, keep last 10.
-    pub const RELIABLE: Self =
-        Self { reliability: Reliability::Reliable, durability: Durability::Volatile, history: History::KeepLast(10) };
+    pub const RELIABLE: Self = Self {
+        reliability: Reliability::Reliable,
+        durability: Durability::Volatile,
+        history: History::KeepLast(10),
+        lifespan: None,
+    };
     /// Newest image only: best effort, volatile, keep last 1.
     pub const LATEST: Self =
-        Self { reliability: Reliability::BestEffort, durability: Durability::Volatile, history: History::KeepLast(1) };
+        Self { reliability: Reliability::BestEffort, history: History::KeepLast(1), ..Self::RELIABLE };
     /// Latched: reliable, transient local, keep last 1.
-    pub const LATCHED: Self = Self {
-        reliability: Reliability::Reliable,
-        durability: Durability::TransientLocal,
-        history: History::KeepLast(1),
-    };
+    pub const LATCHED: Self =
+        Self { durability: Durability::TransientLocal, history: History::KeepLast(1), ..Self::RELIABLE };
+    /// The log, as rcl has it (`rcl_qos_profile_rosout_default`): reliable, transient local, keep last 1000, for 10 s.
+    pub const ROSOUT: Self =
+        Self { history: History::KeepLast(1000), lifespan: Some(Duration::from_secs(10)), ..Self::LATCHED };
 }
 
 /// Why a transport could not do what was asked.
@@ -98,6 +104,18 @@ pub enum TransportError {
         name: String,
         /// What the middleware said.
         reason: String,
+    },
+    /// A message or service type that this transport has no definition of.
+    #[error("cannot create {what} {name}: {type_name} {reason}")]
+    UnknownType {
+        /// `publisher`, `subscription`, `service` or `client`.
+        what: &'static str,
+        /// Its ROS name.
+        name: String,
+        /// The type.
+        type_name: String,
+        /// What is wrong with it.
+        reason: &'static str,
     },
     /// A sample could not be sent.
     #[error("cannot publish on {topic}: {reason}")]
@@ -171,13 +189,13 @@ pub trait Transport: Send + Sync {
     /// Starts publishing on `topic` messages of `type_name` (`package/msg/Name`).
     ///
     /// # Errors
-    /// [`TransportError::Create`].
+    /// [`TransportError::Create`], [`TransportError::UnknownType`].
     fn advertise(&self, topic: &str, type_name: &str, qos: Qos) -> Result<Arc<dyn RawPublisher>, TransportError>;
 
     /// Calls `handler` for every sample on `topic` until the subscription is dropped.
     ///
     /// # Errors
-    /// [`TransportError::Create`].
+    /// [`TransportError::Create`], [`TransportError::UnknownType`].
     fn subscribe(
         &self,
         topic: &str,

@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("cyclonedds", reason="the Python package cyclonedds is not installed (no wheel for this machine)")
 
+from bags import write_bag  # noqa: E402
 from conftest import RESULT, ROOT, START  # noqa: E402
 from idl_from_msg import default  # noqa: E402
 from peer import until  # noqa: E402
@@ -40,6 +41,20 @@ def test_play_sends_every_message_as_it_was_recorded(start, peer, demo_bag):
     stamps = [p.stamp_ns for p in demo_bag.pictures]
     assert [stamp_ns(i) for i in got[info]] == stamps
     assert [bytes(i.data) for i in got[semantic]] == [p.truth.tobytes() for p in demo_bag.pictures]
+
+
+def test_any_type_is_played_but_names_that_are_none(start, peer, tmp_path):
+    bag = write_bag(tmp_path / "bag.mcap", {"/odd": "acme_msgs/msg/Odd", "/nameless": "Odd"})
+    player = start("play", bag, "--delay", "2")
+    topics = until(lambda: player.alive() and (found := peer.topics()).get("rt/odd") and found, START, "the player")
+    assert topics["rt/odd"] == "acme_msgs::msg::dds_::Odd_"
+    assert player.process.wait(timeout=RESULT) == 0, player.output()
+    assert "played 3 messages on 1 topics" in player.output()
+    assert player.output().count("/nameless is not played") == 1, player.output()
+
+    player = start("play", write_bag(tmp_path / "none.mcap", {"/nameless": "Odd"}))
+    assert player.process.wait(timeout=START) == 1
+    assert "no topic to play" in player.output()
 
 
 def test_two_readers_read_what_record_wrote(start, peer, demo_bag, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("pycocotools", reason="the Python package pycocotools is not installed")
 
+from bags import write_bag  # noqa: E402
 from conftest import COLOURS, END, TINY  # noqa: E402
 from pictures import cell, mask, overlap  # noqa: E402
 from ros2_support import IMAGE, NODE, Ros2, installed, needs_ros2, ros2  # noqa: E402, F401
@@ -29,6 +30,7 @@ TOPICS = {
     f"{NODE}/overlay/image": "sensor_msgs/msg/Image",
     f"{NODE}/vocabulary": "scenelex/msg/Vocabulary",
     "/diagnostics": "diagnostic_msgs/msg/DiagnosticArray",
+    "/rosout": "rcl_interfaces/msg/Log",
     IMAGE: "sensor_msgs/msg/Image",
 }
 
@@ -205,6 +207,52 @@ def test_large_images_arrive(ros2: Ros2):  # noqa: F811
     print(f"1080p at 15 Hz: {received} of {sent} images arrived")
     # A busy test machine may lose a packet; the defaults lose most images.
     assert int(sent) > 60 and int(received) >= 0.97 * int(sent)
+
+
+def endpoints(ros2: Ros2, topic: str) -> list[str]:  # noqa: F811
+    """What `ros2 topic info` tells of each end of a topic that is the node's."""
+    told = ros2.tool("topic", "info", "-v", topic, "--no-daemon", "--spin-time", "4")
+    return [end for end in re.split(r"\n(?=Node name: )", told) if end.startswith("Node name: scenelex\n")]
+
+
+def test_the_log_is_on_rosout(ros2: Ros2):  # noqa: F811
+    ros2.node(PARAMETERS)
+    # One publisher, the node's own, as rclcpp and rclpy make theirs: none of rcl beside it.
+    (end,) = endpoints(ros2, "/rosout")
+    assert "Topic type: rcl_interfaces/msg/Log" in end and "Endpoint type: PUBLISHER" in end, end
+    assert "Reliability: RELIABLE" in end and "Durability: TRANSIENT_LOCAL" in end, end
+    assert "Lifespan: 10000000000 nanoseconds" in end, end
+    echo = ros2.start("ros2", "topic", "echo", "/rosout")
+    call = ("service", "call", f"{NODE}/set_vocabulary", "scenelex/srv/SetVocabulary")
+    # Until the tool listens; what it gets of earlier lines depends on how long it took to start.
+    for classes in ("[red]", "[blue]") * 4:
+        ros2.tool(*call, f"{{classes: {classes}}}")
+        if "vocabulary in use" in echo.output():
+            break
+    echo.end()
+    (message, *_) = [one for one in echo.output().split("---") if "vocabulary in use" in one] or [echo.output()]
+    assert "level: 20" in message and "name: scenelex" in message and "source=\"service\"" in message, message
+    assert "function: scenelex::ros::engine" in message and re.search(r"line: [1-9]", message), message
+
+
+def test_the_log_stays_off_rosout_when_told_so(ros2: Ros2):  # noqa: F811
+    ros2.node(PARAMETERS, "--disable-rosout-logs")
+    # `ros2 topic info` knows of no topic that nobody has.
+    told = ros2.tool("node", "info", NODE, "--no-daemon", "--spin-time", "4")
+    assert f"{NODE}/masks: " in told and "/rosout" not in told, told
+
+
+def test_topics_of_unknown_types_are_not_played(ros2: Ros2, tmp_path):  # noqa: F811
+    odd = {"/odd": "acme_msgs/msg/Odd"}
+    play = (installed("lib/scenelex/scenelex"), "play", "--quiet")
+    some = ros2.start(*play, write_bag(tmp_path / "some.mcap", odd | {"/known": "std_msgs/msg/String"}))
+    assert some.process.wait(END) == 0, some.output()
+    some.reader.join(END)
+    assert some.output().count("/odd is not played") == 1 and "acme_msgs/msg/Odd" in some.output(), some.output()
+    none = ros2.start(*play, write_bag(tmp_path / "none.mcap", odd))
+    assert none.process.wait(END) == 1, none.output()
+    none.reader.join(END)
+    assert "no topic to play" in none.output(), none.output()
 
 
 @pytest.mark.parametrize("domain_id", ["999", "kitchen", "-1"])

@@ -148,6 +148,12 @@ impl Transport for DdsTransport {
     }
 }
 
+/// The error about a type whose name is not `package/msg/Name`; more than the name is not asked for here.
+fn not_a_type(what: &'static str, name: &str, type_name: &str) -> TransportError {
+    let (name, type_name) = (name.to_owned(), type_name.to_owned());
+    TransportError::UnknownType { what, name, type_name, reason: "is not a ROS type" }
+}
+
 /// Which end of a topic a QoS is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -170,6 +176,11 @@ fn policies(qos: Qos, end: End) -> QosPolicies {
         History::KeepAll => None,
     };
     let builder = builder.history(depth.map_or(policy::History::KeepAll, |depth| policy::History::KeepLast { depth }));
+    // RustDDS announces it and throws nothing away itself: what is too old is the reader's to see.
+    let builder = match qos.lifespan {
+        Some(lifespan) if end == End::Writer => builder.lifespan(policy::Lifespan { duration: lifespan.into() }),
+        _ => builder,
+    };
     // RustDDS readers queue up to the resource limit whatever the history depth says, and its writers hold as many
     // unacknowledged samples: the limit is what makes KEEP_LAST true and memory bounded.
     let limit = match (end, depth) {

@@ -17,7 +17,7 @@ use rustdds::{
 use super::{
     End, Endpoints, Qos, TransportError,
     graph::Graph,
-    names, policies,
+    names, not_a_type, policies,
     raw::{Outgoing, OutgoingAdapter},
 };
 use crate::ros::{
@@ -81,7 +81,7 @@ impl DdsPublisher {
         qos: Qos,
     ) -> Result<Self, TransportError> {
         let create = |reason| TransportError::Create { what: "publisher", name: topic.to_owned(), reason };
-        let dds_type = names::dds_type(type_name).ok_or_else(|| create(format!("{type_name} is not a ROS type")))?;
+        let dds_type = names::dds_type(type_name).ok_or_else(|| not_a_type("publisher", topic, type_name))?;
         let writer = Writer::new(endpoints, &names::dds_topic(topic), &dds_type, qos).map_err(create)?;
         graph.add_writer(writer.guid());
         Ok(Self { writer, topic: topic.to_owned(), graph: Arc::clone(graph) })

@@ -23,7 +23,7 @@ use rustdds::{
 use super::{
     Endpoints, Qos, TransportError,
     graph::Graph,
-    names,
+    names, not_a_type,
     publisher::Writer,
     raw::{Received, ReceivedAdapter},
     subscription::ReaderThread,
@@ -119,7 +119,7 @@ impl DdsServer {
         mut handler: ServiceHandler,
     ) -> Result<Self, TransportError> {
         let create = |reason| TransportError::Create { what: "service", name: service.to_owned(), reason };
-        let names = names::service(service, type_name).ok_or_else(|| create(not_a_type(type_name)))?;
+        let names = names::service(service, type_name).ok_or_else(|| not_a_type("service", service, type_name))?;
         let responses =
             Writer::new(endpoints, &names.response_topic, &names.response_type, Qos::RELIABLE).map_err(create)?;
         let responses = Arc::new(responses);
@@ -144,10 +144,6 @@ impl DdsServer {
         graph.add_reader(reader.guid());
         Ok(Self { reader, responses, graph: Arc::clone(graph) })
     }
-}
-
-fn not_a_type(type_name: &str) -> String {
-    format!("{type_name} is not a ROS type")
 }
 
 fn update(readers: &mut BTreeSet<GUID>, responses: &Writer) {
@@ -248,7 +244,7 @@ impl DdsClient {
         type_name: &str,
     ) -> Result<Self, TransportError> {
         let create = |reason| TransportError::Create { what: "client", name: service.to_owned(), reason };
-        let names = names::service(service, type_name).ok_or_else(|| create(not_a_type(type_name)))?;
+        let names = names::service(service, type_name).ok_or_else(|| not_a_type("client", service, type_name))?;
         let requests =
             Writer::new(endpoints, &names.request_topic, &names.request_type, Qos::RELIABLE).map_err(create)?;
         let (sender, responses) = bounded(16);

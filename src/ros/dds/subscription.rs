@@ -19,7 +19,7 @@ use rustdds::{
 use super::{
     End, Endpoints, Qos, TransportError,
     graph::Graph,
-    names, policies,
+    names, not_a_type, policies,
     raw::{Seen, SeenAdapter, Show},
 };
 use crate::ros::transport::{MessageHandler, RawSubscription};
@@ -138,7 +138,7 @@ impl DdsSubscription {
         handler: MessageHandler,
     ) -> Result<Self, TransportError> {
         let create = |reason| TransportError::Create { what: "subscription", name: topic.to_owned(), reason };
-        let dds_type = names::dds_type(type_name).ok_or_else(|| create(format!("{type_name} is not a ROS type")))?;
+        let dds_type = names::dds_type(type_name).ok_or_else(|| not_a_type("subscription", topic, type_name))?;
         let dds_topic = names::dds_topic(topic);
         let (handler, name) = (RefCell::new(handler), topic.to_owned());
         let drain = move |reader: &SimpleDataReader<Seen, SeenAdapter>, stop: &AtomicBool| {

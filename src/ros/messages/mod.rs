@@ -53,6 +53,7 @@ macro_rules! service {
 
 mod common;
 pub mod lifecycle;
+pub mod log;
 pub mod parameters;
 mod perception;
 mod scenelex;

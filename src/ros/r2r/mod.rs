@@ -90,16 +90,29 @@ impl R2rTransport {
         self.identity.as_ref().map_or_else(|| name.to_owned(), |identity| identity.before_remapping(name))
     }
 
-    /// Runs `make` on the thread that owns the node; its failure becomes [`TransportError::Create`].
+    /// Runs `make` on the thread that owns the node; its failure becomes [`TransportError::Create`] or, where r2r was not
+    /// built with the type, [`TransportError::UnknownType`].
     fn create<T: Send + 'static>(
         &self,
         what: &'static str,
         name: &str,
-        make: impl FnOnce(&mut Owned) -> Result<T, String> + Send + 'static,
+        type_name: &str,
+        make: impl FnOnce(&mut Owned) -> r2r::Result<T> + Send + 'static,
     ) -> Result<T, TransportError> {
-        ask(&self.tasks, make)
-            .unwrap_or_else(|| Err("the ros thread does not answer".to_owned()))
-            .map_err(|reason| TransportError::Create { what, name: name.to_owned(), reason })
+        let reason = match ask(&self.tasks, make) {
+            Some(Ok(made)) => return Ok(made),
+            Some(Err(r2r::Error::InvalidMessageType { .. })) => {
+                return Err(TransportError::UnknownType {
+                    what,
+                    name: name.to_owned(),
+                    type_name: type_name.to_owned(),
+                    reason: "is not among the message packages this program was built with (CMakeLists.txt)",
+                });
+            }
+            Some(Err(error)) => error.to_string(),
+            None => "the ros thread does not answer".to_owned(),
+        };
+        Err(TransportError::Create { what, name: name.to_owned(), reason })
     }
 }
 
@@ -137,10 +150,11 @@ fn profile(qos: Qos) -> QosProfile {
         Reliability::BestEffort => profile.best_effort(),
         Reliability::Reliable => profile.reliable(),
     };
-    match qos.durability {
+    let profile = match qos.durability {
         Durability::Volatile => profile.volatile(),
         Durability::TransientLocal => profile.transient_local(),
-    }
+    };
+    profile.lifespan(qos.lifespan.unwrap_or_default())
 }
 
 impl Transport for R2rTransport {
@@ -150,8 +164,8 @@ impl Transport for R2rTransport {
 
     fn advertise(&self, topic: &str, type_name: &str, qos: Qos) -> Result<Arc<dyn RawPublisher>, TransportError> {
         let (name, kind) = (self.rcl_name(topic), type_name.to_owned());
-        let publisher = self.create("publisher", topic, move |owned| {
-            owned.node.create_publisher_untyped(&name, &kind, profile(qos)).map_err(|e| reason(&e, &kind))
+        let publisher = self.create("publisher", topic, type_name, move |owned| {
+            owned.node.create_publisher_untyped(&name, &kind, profile(qos))
         })?;
         Ok(Arc::new(R2rPublisher {
             publisher: Mutex::new(Some(publisher)),
@@ -168,8 +182,8 @@ impl Transport for R2rTransport {
         handler: MessageHandler,
     ) -> Result<Box<dyn RawSubscription>, TransportError> {
         let (name, kind, shown) = (self.rcl_name(topic), type_name.to_owned(), topic.to_owned());
-        let stop = self.create("subscription", topic, move |owned| {
-            let stream = owned.node.subscribe_raw(&name, &kind, profile(qos)).map_err(|e| reason(&e, &kind))?;
+        let stop = self.create("subscription", topic, type_name, move |owned| {
+            let stream = owned.node.subscribe_raw(&name, &kind, profile(qos))?;
             Ok(owned.subscribed(Box::new(stream), handler, shown))
         })?;
         Ok(Box::new(R2rSubscription { topic: topic.to_owned(), tasks: self.tasks.clone(), stop }))
@@ -182,8 +196,8 @@ impl Transport for R2rTransport {
         handler: ServiceHandler,
     ) -> Result<Box<dyn RawServer>, TransportError> {
         let (name, kind) = (self.rcl_name(service), type_name.to_owned());
-        let requests = self.create("service", service, move |owned| {
-            let opened = service::open(&mut owned.node, &name, &kind).transpose().map_err(|e| reason(&e, &kind))?;
+        let requests = self.create("service", service, type_name, move |owned| {
+            let opened = service::open(&mut owned.node, &name, &kind).transpose()?;
             owned.serving |= opened.is_some();
             Ok(opened)
         })?;
@@ -224,17 +238,6 @@ impl Transport for R2rTransport {
             transport::merged(published.flatten().collect())
         });
         found.unwrap_or_default()
-    }
-}
-
-/// What r2r said of something of type `type_name`. A type it was not built with is its commonest complaint and says
-/// neither which nor why.
-fn reason(error: &r2r::Error, type_name: &str) -> String {
-    match error {
-        r2r::Error::InvalidMessageType { .. } => {
-            format!("{type_name} is not among the message packages this program was built with (CMakeLists.txt)")
-        }
-        error => error.to_string(),
     }
 }
 

@@ -22,6 +22,7 @@ TYPES = [
     "vision_msgs/msg/Pose2D", "vision_msgs/msg/VisionClass", "lifecycle_msgs/msg/State", "lifecycle_msgs/msg/Transition",
     "lifecycle_msgs/msg/TransitionDescription", "lifecycle_msgs/msg/TransitionEvent",
     "rcl_interfaces/msg/FloatingPointRange", "rcl_interfaces/msg/IntegerRange", "rcl_interfaces/msg/ListParametersResult",
+    "rcl_interfaces/msg/Log",
     "rcl_interfaces/msg/Parameter", "rcl_interfaces/msg/ParameterDescriptor", "rcl_interfaces/msg/ParameterEvent",
     "rcl_interfaces/msg/ParameterValue", "rcl_interfaces/msg/SetParametersResult",
 ]  # fmt: skip
