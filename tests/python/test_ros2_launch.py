@@ -14,6 +14,10 @@ from ros2_support import NODE, Ros2, installed, needs_ros2, ros2  # noqa: F401
 pytestmark = needs_ros2
 
 PERCEPTION = ("image", "cameras", "image_transport", "params_file", "classes", "namespace", "use_sim_time", "overlay", "log_level")
+SIMULATION = (
+    *("seed", "rate", "width", "height", "path", "classes", "params_file", "use_sim_time", "namespace", "overlay", "log_level"),
+    *("image_transport", "rviz", "python"),
+)
 MODELS = f"models_dir:={TINY}"
 CLASSES = f"classes:={', '.join(COLOURS)}"
 
@@ -24,7 +28,9 @@ def described(shown: str) -> dict[str, str]:
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
-@pytest.mark.parametrize(("file", "arguments"), [("perception", PERCEPTION), ("replay", ("bag", "record", "rate", "player"))])
+@pytest.mark.parametrize(
+    ("file", "arguments"), [("perception", PERCEPTION), ("replay", ("bag", "record", "rate", "player")), ("simulation", SIMULATION)]
+)
 def test_every_argument_is_described(ros2: Ros2, file, arguments):  # noqa: F811
     texts = described(ros2.tool("launch", "scenelex", f"{file}.launch.py", "--show-args"))
     assert set(arguments) <= texts.keys(), texts
