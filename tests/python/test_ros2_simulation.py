@@ -141,6 +141,15 @@ def test_nothing_is_drawn_for_nobody(ros2: Ros2, python):  # noqa: F811
     assert "Duration of one pass" in listed and "source of simulated time" in listed, listed
 
 
+def test_the_cameras_pose_is_on_tf(ros2: Ros2, python):  # noqa: F811
+    alone = camera(ros2, python, "frame_id:=front")
+    alone.wait_for("drawn while somebody subscribes")
+    if "no /tf" in alone.output():
+        pytest.skip("the package tf2_msgs is not there")
+    pose = ros2.tool("topic", "echo", "--once", "/tf")
+    assert "frame_id: world" in pose and "child_frame_id: front" in pose, pose
+
+
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_camera_at_once(ros2: Ros2, python, by):  # noqa: F811
     watched = camera(ros2, python, "publish_clock:=true")
