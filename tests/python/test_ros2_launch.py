@@ -42,8 +42,7 @@ def test_perception_takes_its_arguments(ros2: Ros2, tmp_path):  # noqa: F811
     parameters.write_text("/**:\n  ros__parameters:\n    classes: [red]\n    diagnostics: {period: 0.5}\n")
     arguments = ["image:=/front/image", f"params_file:={parameters}", CLASSES, MODELS, "namespace:=robot", "overlay:=2.0"]
     launched = ros2.start("ros2", "launch", "scenelex", "perception.launch.py", *arguments, "log_level:=debug")
-    line = launched.wait_for("waiting for images")
-    assert "/front/image" in line and "/robot/scenelex" in line
+    assert "/front/image" in launched.wait_for("waiting for images")
     latched = ("--once", "--qos-durability", "transient_local", "--qos-reliability", "reliable")
     vocabulary = ros2.tool("topic", "echo", *latched, f"/robot{NODE}/vocabulary")
     # What is given on the command line wins over the file.
