@@ -14,6 +14,10 @@ from ros2_support import NODE, Ros2, installed, needs_ros2, ros2  # noqa: F401
 pytestmark = needs_ros2
 
 PERCEPTION = ("image", "cameras", "image_transport", "params_file", "classes", "namespace", "use_sim_time", "overlay", "log_level")
+SIMULATION = (
+    *("seed", "rate", "width", "height", "path", "classes", "params_file", "use_sim_time", "namespace", "overlay", "log_level"),
+    *("image_transport", "rviz", "python"),
+)
 MODELS = f"models_dir:={TINY}"
 CLASSES = f"classes:={', '.join(COLOURS)}"
 
@@ -24,7 +28,9 @@ def described(shown: str) -> dict[str, str]:
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
-@pytest.mark.parametrize(("file", "arguments"), [("perception", PERCEPTION), ("replay", ("bag", "record", "rate", "player"))])
+@pytest.mark.parametrize(
+    ("file", "arguments"), [("perception", PERCEPTION), ("replay", ("bag", "record", "rate", "player")), ("simulation", SIMULATION)]
+)
 def test_every_argument_is_described(ros2: Ros2, file, arguments):  # noqa: F811
     texts = described(ros2.tool("launch", "scenelex", f"{file}.launch.py", "--show-args"))
     assert set(arguments) <= texts.keys(), texts
@@ -36,8 +42,7 @@ def test_perception_takes_its_arguments(ros2: Ros2, tmp_path):  # noqa: F811
     parameters.write_text("/**:\n  ros__parameters:\n    classes: [red]\n    diagnostics: {period: 0.5}\n")
     arguments = ["image:=/front/image", f"params_file:={parameters}", CLASSES, MODELS, "namespace:=robot", "overlay:=2.0"]
     launched = ros2.start("ros2", "launch", "scenelex", "perception.launch.py", *arguments, "log_level:=debug")
-    line = launched.wait_for("waiting for images")
-    assert "/front/image" in line and "/robot/scenelex" in line
+    assert "/front/image" in launched.wait_for("waiting for images")
     latched = ("--once", "--qos-durability", "transient_local", "--qos-reliability", "reliable")
     vocabulary = ros2.tool("topic", "echo", *latched, f"/robot{NODE}/vocabulary")
     # What is given on the command line wins over the file.

@@ -18,6 +18,8 @@ sys.path.insert(0, str(SIM))
 from scenelex_sim import meshes, taxonomy  # noqa: E402
 from scenelex_sim.objects import BUILDERS, distractor  # noqa: E402
 
+MUJOCO = "the Python package mujoco is not installed"
+
 
 def test_words_are_held_out():
     assert len(taxonomy.CATEGORIES) >= 24 and len(taxonomy.COLORS) >= 10
@@ -74,7 +76,7 @@ def test_every_builder_makes_sound_and_varied_objects(name):
 
 @pytest.fixture(scope="module")
 def gl():
-    pytest.importorskip("mujoco", reason="the Python package mujoco is not installed")
+    pytest.importorskip("mujoco", reason=MUJOCO)
     probe = subprocess.run(
         [sys.executable, "-c", "from scenelex_sim.render import Renderer; Renderer(32, 32).close()"],
         env=os.environ | {"PYTHONPATH": str(SIM)}, capture_output=True, text=True,
@@ -116,3 +118,80 @@ def test_shards_are_resumed(gl, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["shard_00000.npz", "shard_00001.npz"]
     with np.load(tmp_path / "shard_00001.npz") as z:
         assert z["rgb"].shape == (8, 48, 64, 3) and z["scene"].min() == 32
+
+
+@pytest.mark.parametrize("room", [False, True])
+def test_paths_never_end(room):
+    """Far beyond one pass the camera still moves, smoothly, above what it looks at and not away from it."""
+    pytest.importorskip("mujoco", reason=MUJOCO)
+    from scenelex_sim.camera import FOVY, build_world
+    from scenelex_sim.paths import PATHS, make_path
+
+    world, seconds, step = build_world(3, 64, 48, room), 10.0, 0.1
+    for kind in PATHS:
+        path = make_path(kind, world, np.random.default_rng(3), seconds, FOVY)
+        first = np.array([path(t)[0] for t in np.arange(0, 2 * seconds, step)])
+        reach = np.linalg.norm(first - first.mean(0), axis=1).max()
+        fastest = np.linalg.norm(np.diff(first, axis=0), axis=1).max()
+        for begin in (2 * seconds, 40 * seconds, 8640 * seconds):
+            poses = [path(t) for t in np.arange(begin, begin + 2 * seconds, step)]
+            eyes, targets = np.array([p[0] for p in poses]), np.array([p[1] for p in poses])
+            assert np.isfinite(eyes).all() and np.isfinite(targets).all() and all(np.isfinite(p[2]) for p in poses)
+            assert (eyes[:, 2] > world.table_z + 0.1 * world.unit).all() and (eyes[:, 2] > targets[:, 2]).all()
+            moves = np.linalg.norm(np.diff(eyes, axis=0), axis=1)
+            assert moves.max() < 1.5 * fastest and np.ptp(eyes, axis=0).max() > 0.3 * reach, kind
+            assert np.linalg.norm(eyes - first.mean(0), axis=1).max() < 3.5 * reach, kind
+    around = make_path("orbit", world, np.random.default_rng(3), seconds, FOVY)
+    sides = [np.degrees(np.arctan2(*(around(t)[0] - around(t)[1])[1::-1])) for t in np.arange(0, 3.7 * seconds, step)]
+    assert np.histogram(sides, bins=12, range=(-180, 180))[0].min() > 0, "all the way round"
+
+
+def test_a_camera_draws_what_is_wanted_and_nothing_else(gl):
+    from scenelex_sim.camera import Camera
+
+    camera = Camera(3, 160, 120, "handheld", 10.0)
+    whole = camera.shoot(2.5)
+    assert (whole.rgb.shape, whole.rgb.dtype) == ((120, 160, 3), np.uint8) and whole.rgb.std() > 1
+    assert (whole.numbers.dtype, whole.depth_mm.dtype) == (np.uint16, np.uint16)
+    assert ((whole.classes == 0) == (whole.numbers == 0)).all() and (whole.classes > 0).any()
+    assert 0 < np.median(whole.depth_mm) < 10_000
+    for wanted in ("colour", "labels", "depth"):
+        shot = camera.shoot(2.5, **{kind: kind == wanted for kind in ("colour", "labels", "depth")})
+        assert [image is not None for image in (shot.rgb, shot.classes, shot.numbers, shot.depth_mm)] == [
+            wanted == "colour", wanted == "labels", wanted == "labels", wanted == "depth"
+        ]  # fmt: skip
+        for image, same in ((shot.classes, whole.classes), (shot.numbers, whole.numbers), (shot.depth_mm, whole.depth_mm)):
+            assert image is None or (image == same).all(), "a picture in between changes nothing"
+    camera.close()
+
+
+def test_messages_hold_what_they_are_made_of():
+    pytest.importorskip("mujoco", reason=MUJOCO)
+    pytest.importorskip("rosbags", reason="the Python package rosbags is not installed")
+    from scenelex_sim import bag
+
+    store = bag.typestore()
+    make, stamp = bag.messages(store), 5_000_000_007
+    make.frame = "front"
+    rng = np.random.default_rng(1)
+    rgb, ids = rng.integers(0, 256, (3, 5, 3), dtype=np.uint8), rng.integers(0, 65536, (3, 5), dtype=np.uint16)
+
+    def received(message):
+        return store.deserialize_cdr(store.serialize_cdr(message, message.__msgtype__), message.__msgtype__)
+
+    colour, numbers, depth = (received(m) for m in (make.image(stamp, "rgb8", rgb), make.instances(stamp, ids), make.depth(stamp, ids)))
+    for image, step in ((colour, 15), (numbers, 10), (depth, 10)):
+        assert (image.height, image.width, image.step, image.is_bigendian) == (3, 5, step, 0)
+        assert (image.header.stamp.sec, image.header.stamp.nanosec, image.header.frame_id) == (5, 7, "front")
+    assert (colour.encoding, numbers.encoding, depth.encoding) == ("rgb8", "mono16", "16UC1")
+    assert bytes(colour.data) == rgb.tobytes() and (np.frombuffer(depth.data, "<u2").reshape(3, 5) == ids).all()
+    info = received(make.camera_info(stamp, 640, 480, 500.0))
+    assert (info.width, info.height, info.k[0], info.k[2], info.k[5], info.p[6]) == (640, 480, 500, 319.5, 239.5, 239.5)
+    names = {c.class_id: c.class_name for c in received(make.label_info(stamp)).class_map}
+    assert names == {0: "background", 255: "ignore"} | {k + 1: name for k, name in enumerate(taxonomy.CATEGORIES)}
+    # Level, looking along the world's +x: z of the optical frame is forward, x right (the world's -y), y down.
+    level = np.stack([[0, -1, 0], [0, 0, 1], [-1, 0, 0]], 1).astype(float)
+    (moved,) = received(make.transform(stamp, np.array([1.0, 2, 3]), level)).transforms
+    q = moved.transform.rotation
+    assert (moved.header.frame_id, moved.child_frame_id, moved.transform.translation.z) == ("world", "front", 3)
+    assert abs(np.dot([q.x, q.y, q.z, q.w], [-0.5, 0.5, -0.5, 0.5])) == pytest.approx(1)

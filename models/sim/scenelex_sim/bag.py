@@ -24,30 +24,20 @@ down. Record stamps equal header stamps. A seed fixes everything but what the GL
 from __future__ import annotations
 
 import argparse
-import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from .dataset import MIN_AREA, MIN_VISIBLE, expose
-from .paths import make_path
-from .render import Renderer
-from .taxonomy import BACKGROUND_CLASS, CATEGORIES, IGNORE_CLASS, class_id
-from .textures import Bank
-from .world import World
+from .camera import Camera
+from .messages import Messages
+from .paths import PATHS
 
-SEED_SPACE = 3  # bags have their own seeds, apart from the data splits of `dataset.SPLITS`
-FRAME = "camera_optical_frame"
 START_NS = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
-TABLE_TOP = [
-    "mug", "bottle", "bowl", "ball", "box", "can", "potted plant", "monitor", "lamp", "book", "laptop", "keyboard", "vase", "plate",
-    "teapot", "frying pan", "hammer", "screwdriver", "banana", "flask", "microscope", "clock", "fire extinguisher", "traffic cone", "bucket",
-]  # fmt: skip
 
 LABEL_INFO = """\
 std_msgs/Header header
@@ -80,101 +70,23 @@ def qos(reliable: bool, latched: bool, depth: int) -> list[Qos]:
     ]  # fmt: skip
 
 
-def quaternion_xyzw(m: np.ndarray) -> tuple[float, float, float, float]:
-    """Unit quaternion of a rotation matrix f64[3,3]."""
-    import mujoco
-
-    q = np.zeros(4)
-    mujoco.mju_mat2Quat(q, np.ascontiguousarray(m).ravel())
-    return float(q[1]), float(q[2]), float(q[3]), float(q[0])
+def messages(store: Typestore) -> Messages:
+    return Messages(lambda name: store.types[name], lambda array: array)
 
 
 class Recorder:
-    """Serialises what the renderer shows into an open bag."""
+    """Serialises messages into an open bag."""
 
-    def __init__(self, writer: Writer):
-        self.writer, self.store = writer, typestore()
-        self.t = self.store.types
+    def __init__(self, writer: Writer, store: Typestore):
+        self.writer, self.store = writer, store
         self.channels = {}
 
-    def send(self, topic: str, kind: str, stamp_ns: int, reliable: bool = True, latched: bool = False, **fields) -> None:
+    def send(self, topic: str, stamp_ns: int, message: Any, latched: bool = False) -> None:
+        kind = message.__msgtype__
         if topic not in self.channels:
-            offered = qos(reliable, latched, 1 if latched else 10)
+            offered = qos(True, latched, 1 if latched else 10)
             self.channels[topic] = self.writer.add_connection(topic, kind, typestore=self.store, offered_qos_profiles=offered)
-        raw = self.store.serialize_cdr(self.t[kind](**fields), kind)
-        self.writer.write(self.channels[topic], stamp_ns, raw)
-
-    def header(self, stamp_ns: int, frame: str = FRAME):
-        stamp = self.t["builtin_interfaces/msg/Time"](sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
-        return self.t["std_msgs/msg/Header"](stamp=stamp, frame_id=frame)
-
-    def image(self, topic: str, stamp_ns: int, encoding: str, pixels: np.ndarray) -> None:
-        """`pixels` is a two-dimensional array of little-endian numbers of the encoding's size."""
-        h, w = pixels.shape
-        self.send(
-            topic, "sensor_msgs/msg/Image", stamp_ns, header=self.header(stamp_ns), height=h, width=w, encoding=encoding,
-            is_bigendian=0, step=w * pixels.itemsize, data=np.frombuffer(pixels.tobytes(), np.uint8),
-        )  # fmt: skip
-
-    def camera_info(self, topic: str, stamp_ns: int, width: int, height: int, focal: float) -> None:
-        cx, cy = (width - 1) / 2, (height - 1) / 2
-        roi = self.t["sensor_msgs/msg/RegionOfInterest"](x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
-        self.send(
-            topic, "sensor_msgs/msg/CameraInfo", stamp_ns, header=self.header(stamp_ns), height=height, width=width,
-            distortion_model="plumb_bob", d=np.zeros(5), k=np.array([focal, 0, cx, 0, focal, cy, 0, 0, 1.0]), r=np.eye(3).ravel(),
-            p=np.array([focal, 0, cx, 0, 0, focal, cy, 0, 0, 0, 1.0, 0]), binning_x=0, binning_y=0, roi=roi,
-        )  # fmt: skip
-
-    def label_info(self, stamp_ns: int) -> None:
-        names = [(BACKGROUND_CLASS, "background")] + [(class_id(c), c) for c in CATEGORIES] + [(IGNORE_CLASS, "ignore")]
-        entry = self.t["vision_msgs/msg/VisionClass"]
-        classes = [entry(class_id=i, class_name=n) for i, n in names]
-        self.send("/ground_truth/label_info", "vision_msgs/msg/LabelInfo", stamp_ns, latched=True, header=self.header(stamp_ns), class_map=classes, threshold=0.0)
-
-    def transform(self, stamp_ns: int, position: np.ndarray, camera_axes: np.ndarray) -> None:
-        """`camera_axes` are MuJoCo's (x right, y up, -z forward) as columns in the world frame."""
-        optical = camera_axes @ np.diag([1.0, -1.0, -1.0])
-        x, y, z, w = quaternion_xyzw(optical)
-        g = self.t
-        pose = g["geometry_msgs/msg/Transform"](
-            translation=g["geometry_msgs/msg/Vector3"](*(float(v) for v in position)), rotation=g["geometry_msgs/msg/Quaternion"](x, y, z, w)
-        )
-        stamped = g["geometry_msgs/msg/TransformStamped"](header=self.header(stamp_ns, "world"), child_frame_id=FRAME, transform=pose)
-        self.send("/tf", "tf2_msgs/msg/TFMessage", stamp_ns, transforms=[stamped])
-
-
-def jpeg(rgb: np.ndarray, quality: int) -> np.ndarray:
-    buffer = io.BytesIO()
-    Image.fromarray(rgb).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
-    return np.frombuffer(buffer.getvalue(), np.uint8)
-
-
-def build_world(seed: int, width: int, height: int, room: bool) -> World:
-    """The scene of a bag: 9 to 12 different things, each once, and an unlabelled shape or two."""
-    rng = np.random.default_rng([SEED_SPACE, seed])
-    names = CATEGORIES if room else TABLE_TOP
-    chosen = rng.choice(len(names), int(rng.integers(9, 13)), replace=False)
-    wanted = [CATEGORIES.index(names[i]) for i in chosen]
-    world = World(rng, Bank(SEED_SPACE), "val", width, height, room=room, categories=wanted, distractors=int(rng.integers(1, 3)))
-    world.restyle(rng)
-    return world
-
-
-def semantic(world: World, instance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Class ids u8[H,W] and instance numbers u16[H,W] of an item image (item index + 1, 0 = none)."""
-    area = np.bincount(instance.ravel(), minlength=len(world.items) + 1)
-    visible = world.visible_fractions(instance)
-    classes = np.zeros(len(world.items) + 1, np.uint8)
-    numbers = np.zeros(len(world.items) + 1, np.uint16)
-    labelled = 0
-    for i, item in enumerate(world.items):
-        if item.category < 0:
-            continue
-        labelled += 1
-        doubtful = area[i + 1] < MIN_AREA * instance.size or visible[i] < MIN_VISIBLE
-        classes[i + 1] = IGNORE_CLASS if doubtful else class_id(CATEGORIES[item.category])
-        numbers[i + 1] = labelled
-    return classes[instance], numbers[instance]
+        self.writer.write(self.channels[topic], stamp_ns, self.store.serialize_cdr(message, kind))
 
 
 def record(
@@ -186,47 +98,31 @@ def record(
         for old in [*out.glob("*.mcap"), out / "metadata.yaml"]:
             old.unlink(missing_ok=True)
         out.rmdir()  # refuses, rather than deletes, where anything else lies there
-    rng = np.random.default_rng([SEED_SPACE, seed, 1])
-    world = build_world(seed, width, height, room)
-    renderer = Renderer(width, height)
-    renderer.attach(world)
-    fovy = 50.0
-    camera = make_path(path, world, rng, seconds, fovy, pixels)
+    camera = Camera(seed, width, height, path, seconds, room, pixels)
     frames = int(round(seconds * fps))
     every = max(1, int(round(fps / depth_fps)))
-    tone: np.ndarray | None = None
     writer = Writer(out, version=9, storage_plugin=StoragePlugin.MCAP)
     writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+    store = typestore()
+    make = messages(store)
     try:
         with writer:
-            bag = Recorder(writer)
-            bag.label_info(START_NS)
+            bag = Recorder(writer, store)
+            bag.send("/ground_truth/label_info", START_NS, make.label_info(START_NS), latched=True)
             for n in range(frames):
                 stamp = START_NS + int(round(n * 1e9 / fps))
-                eye, target, roll = camera(n / fps)
-                world.look(eye, target, roll, fovy)
-                rgb, instance, depth = renderer.draw(depth=True)
-                if tone is None:  # exposure is locked on the first frame
-                    ramp = np.arange(256, dtype=np.uint8)[:, None].repeat(3, 1)[None]
-                    tone = expose(rng, rgb, apply_to=ramp)[0, :, 0]
-                noisy = tone[rgb] + rng.normal(0, 1.3, rgb.shape)
-                picture = np.clip(noisy, 0, 255).astype(np.uint8)
-                classes, numbers = semantic(world, instance)
-                focal = world.focal()
-                bag.send(
-                    "/camera/image_raw/compressed", "sensor_msgs/msg/CompressedImage", stamp, header=bag.header(stamp), format="rgb8; jpeg compressed bgr8",
-                    data=jpeg(picture, quality),
-                )  # fmt: skip
-                bag.camera_info("/camera/camera_info", stamp, width, height, focal)
-                bag.image("/ground_truth/semantic/image", stamp, "mono8", classes)
-                bag.image("/ground_truth/instances/image", stamp, "mono16", numbers.astype("<u2"))
-                bag.transform(stamp, world.data.cam_xpos[0], world.data.cam_xmat[0].reshape(3, 3))
-                if n % every == 0:
-                    mm = np.round(depth[::2, ::2].astype(np.float64) * 1000)
-                    bag.image("/camera/depth/image_raw", stamp, "16UC1", np.where(mm < 65535, mm, 0).astype("<u2"))
-                    bag.camera_info("/camera/depth/camera_info", stamp, -(-width // 2), -(-height // 2), focal / 2)
+                shot = camera.shoot(n / fps, depth=n % every == 0)
+                focal = camera.focal()
+                bag.send("/camera/image_raw/compressed", stamp, make.compressed(stamp, shot.rgb, quality))
+                bag.send("/camera/camera_info", stamp, make.camera_info(stamp, width, height, focal))
+                bag.send("/ground_truth/semantic/image", stamp, make.classes(stamp, shot.classes))
+                bag.send("/ground_truth/instances/image", stamp, make.instances(stamp, shot.numbers))
+                bag.send("/tf", stamp, make.transform(stamp, *camera.pose()))
+                if shot.depth_mm is not None:
+                    bag.send("/camera/depth/image_raw", stamp, make.depth(stamp, shot.depth_mm[::2, ::2]))
+                    bag.send("/camera/depth/camera_info", stamp, make.camera_info(stamp, -(-width // 2), -(-height // 2), focal / 2))
     finally:
-        renderer.close()
+        camera.close()
     return frames
 
 
@@ -238,7 +134,7 @@ def main() -> None:
     p.add_argument("--fps", type=float, default=12.0)
     p.add_argument("--width", type=int, default=640)
     p.add_argument("--height", type=int, default=480)
-    p.add_argument("--path", choices=["orbit", "handheld", "drive"], default="handheld")
+    p.add_argument("--path", choices=PATHS, default="handheld")
     p.add_argument("--room", action="store_true", help="a room instead of a table top")
     p.add_argument("--quality", type=int, default=85, help="JPEG quality")
     p.add_argument("--depth-fps", type=float, default=2.0)

@@ -1,4 +1,6 @@
-"""Camera paths through a `World`: hand-held, orbiting, driving. A path maps seconds to eye, target (metres) and roll (degrees)."""
+"""Camera paths through a `World`: hand-held, orbiting, driving. A path maps seconds to eye, target (metres) and roll (degrees).
+
+They are periodic but for the shaking of a hand, so a path can be followed for ever."""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ import numpy as np
 from .world import World
 
 Pose = tuple[np.ndarray, np.ndarray, float]
+PATHS = ("orbit", "handheld", "drive")
 
 
 def wobble(rng: np.random.Generator, dims: int, slow: float = 0.15, fast: float = 1.2) -> Callable[[float], np.ndarray]:
@@ -21,8 +24,9 @@ def wobble(rng: np.random.Generator, dims: int, slow: float = 0.15, fast: float 
 
 
 def make_path(kind: str, world: World, rng: np.random.Generator, seconds: float, fovy_deg: float, pixels: float = 110.0) -> Callable[[float], Pose]:
-    """A path of `kind` "orbit", "handheld" or "drive" around the labelled objects of `world`.
+    """A path of `kind` (one of `PATHS`) around the labelled objects of `world`.
 
+    One pass takes `seconds`: 100 degrees of a circle, or one way; what follows goes on round the circle, or back and there again.
     `pixels` is the side a typical object has in a picture 480 pixels high.
     """
     s = world.scale
@@ -49,7 +53,7 @@ def make_path(kind: str, world: World, rng: np.random.Generator, seconds: float,
         return eye + 0.018 * s * shake(t), middle + 0.02 * s * aim(t), float(1.6 * tilt(t)[0])
 
     def drive(t: float) -> Pose:
-        u = t / seconds
+        u = 0.5 - 0.5 * np.cos(np.pi * t / seconds)  # stops at both ends, to turn back
         ahead = -np.array([np.cos(start), np.sin(start), 0])
         side = np.array([-ahead[1], ahead[0], 0])
         height = np.sin(np.radians(24)) * distance
@@ -58,4 +62,4 @@ def make_path(kind: str, world: World, rng: np.random.Generator, seconds: float,
         steer = side * 0.12 * distance * np.cos(2.2 * np.pi * u)
         return eye, middle + steer, float(0.2 * tilt(t)[0])
 
-    return {"orbit": orbit, "handheld": handheld, "drive": drive}[kind]
+    return dict(zip(PATHS, (orbit, handheld, drive)))[kind]

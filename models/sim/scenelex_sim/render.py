@@ -33,20 +33,29 @@ class Renderer:
         self._scene = mujoco.MjvScene(world.model, maxgeom=world.model.ngeom + 50)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
 
-    def draw(self, depth: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Returns rgb u8[H,W,3], instance i32[H,W] (item index + 1, 0 = none) and depth f32[H,W] in metres or None."""
+    def draw(self, colour: bool = True, instances: bool = True, depth: bool = False) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+        """Returns rgb u8[H,W,3], instance i32[H,W] (item index + 1, 0 = none) and depth f32[H,W] in metres, or None for each not wanted."""
         world, scene = self._world, self._scene
         assert world is not None and self._context is not None, "attach a world first"
         mujoco.mjv_updateScene(world.model, world.data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, scene)
-        flags = scene.flags
+        rgb = self._colour() if colour else None
+        instance, z = self._labels(depth) if instances or depth else (None, None)
+        return rgb, instance if instances else None, z
+
+    def _colour(self) -> np.ndarray:
+        flags = self._scene.flags
         flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = 0
         flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 1
         rgb = np.empty((self.height, self.width, 3), np.uint8)
-        mujoco.mjr_render(self._rect, scene, self._context)
+        mujoco.mjr_render(self._rect, self._scene, self._context)
         mujoco.mjr_readPixels(rgb, None, self._rect, self._context)
-        flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = 1
-        flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
-        ids = np.empty_like(rgb)
+        return np.flipud(rgb)
+
+    def _labels(self, depth: bool) -> tuple[np.ndarray, np.ndarray | None]:
+        world, scene = self._world, self._scene
+        scene.flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = scene.flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = 1
+        scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+        ids = np.empty((self.height, self.width, 3), np.uint8)
         z = np.empty((self.height, self.width), np.float32) if depth else None
         mujoco.mjr_render(self._rect, scene, self._context)
         mujoco.mjr_readPixels(ids, z, self._rect, self._context)
@@ -57,9 +66,7 @@ class Renderer:
                 lookup[g.segid + 1] = world.geom_item[g.objid] + 1
         index = ids[..., 0].astype(np.int32) | (ids[..., 1].astype(np.int32) << 8) | (ids[..., 2].astype(np.int32) << 16)
         instance = lookup[np.where(index <= scene.ngeom, index, 0)]
-        if z is not None:
-            z = self._metres(np.flipud(z))
-        return np.flipud(rgb), np.flipud(instance), z
+        return np.flipud(instance), self._metres(np.flipud(z)) if z is not None else None
 
     def _metres(self, z: np.ndarray) -> np.ndarray:
         """Depth buffer (reversed or not, as this MuJoCo has it) to distance along the optical axis."""
