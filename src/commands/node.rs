@@ -1,12 +1,12 @@
 //! `scenelex node`: everything behind it belongs to ROS.
 
-use std::process::ExitCode;
+use std::io::{self, Write};
 
-use anyhow::{Context, Result};
+use anyhow::Context;
 use clap::Args;
 use scenelex::ros::{self, arguments::RosArguments, rosout::LogQueue};
 
-use super::interrupt::Interrupt;
+use super::{fail, interrupt::Interrupt};
 
 /// Run the perception node until SIGINT or SIGTERM.
 ///
@@ -26,8 +26,21 @@ impl NodeArgs {
     }
 }
 
-pub fn run(args: &NodeArgs, log: LogQueue) -> Result<ExitCode> {
-    let interrupt = Interrupt::install().context("cannot listen to signals")?;
-    ros::node::run(&args.args, log, interrupt.closed())?;
-    Ok(ExitCode::SUCCESS)
+/// Runs the node and ends the process.
+pub fn run(args: &NodeArgs, log: LogQueue) -> ! {
+    let outcome = Interrupt::install()
+        .context("cannot listen to signals")
+        .and_then(|interrupt| Ok(ros::node::run(&args.args, log, interrupt.closed())?));
+    if let Err(error) = &outcome {
+        fail(error);
+    }
+    leave(i32::from(outcome.is_err()))
+}
+
+/// Ends the process as it is. Where the end could not wait (models being loaded, a frame or a look that takes long), a thread
+/// is still at work in ONNX Runtime, and an ordinary exit would take that library's static objects from under it.
+fn leave(status: i32) -> ! {
+    let _ = io::stdout().flush();
+    // SAFETY: it takes any status and does not return; no destructor is relied upon, as the node has left the graph.
+    unsafe { libc::_exit(status) }
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
+import time
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +40,24 @@ def test_a_signal_ends_it_without_losing_a_result(node, peer, by):
     # The first picture's result has been taken by serve().
     came = len(camera.kept["masks"]) + 1
     assert came <= processed <= came + camera.lost, "every image that was processed since the first result has its own"
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether the process has a handler for a signal."""
+    (caught,) = re.findall(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
+def test_a_signal_ends_it_while_models_are_being_loaded(start):
+    """A loader that cannot be interrupted must not be at work in a library that is being taken down."""
+    from peer import until
+
+    for turn in range(12):
+        running = start("node", "--ros-args", "-p", "classes:=[mug]", "-r", f"image:={IMAGE}")
+        until(lambda pid=running.process.pid: catches(pid, signal.SIGINT), END, "a handler of SIGINT")
+        time.sleep(turn * 0.1)
+        assert running.end() == 0, f"after {turn * 0.1:.1f} s: {running.output()[-2000:]}"
+        assert "panicked" not in running.output()
 
 
 @pytest.mark.parametrize(
