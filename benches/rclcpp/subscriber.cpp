@@ -25,7 +25,7 @@ int main(int argc, char ** argv)
   auto end = clock::now() + std::chrono::seconds(60);
   auto images = node->create_subscription<sensor_msgs::msg::Image>(
     argv[1], rclcpp::QoS(1).best_effort(), [&](sensor_msgs::msg::Image::ConstSharedPtr image) {
-      ages.push_back((rclcpp::Clock(RCL_SYSTEM_TIME).now() - image->header.stamp).seconds() * 1e3);
+      ages.push_back((rclcpp::Clock(RCL_SYSTEM_TIME).now() - rclcpp::Time(image->header.stamp, RCL_SYSTEM_TIME)).seconds() * 1e3);
       end = clock::now() + std::chrono::seconds(2);
     });
   rclcpp::executors::SingleThreadedExecutor executor;
