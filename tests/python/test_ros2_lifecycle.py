@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+
+import pytest
 
 from conftest import COLOURS, TINY
 from ros2_support import HERE, IMAGE, NODE, TOOL, Ros2, needs_ros2, ros2, ros_python  # noqa: F401
@@ -55,6 +58,24 @@ def test_the_lifecycle_tool_manages_the_node(ros2: Ros2):  # noqa: F811
     assert "Transitioning successful" in step("deactivate") and "Transitioning successful" in step("cleanup")
     assert get() == "unconfigured [1]"
     assert "Transitioning successful" in step("shutdown") and get() == "finalized [4]"
+    assert node.end() == 0
+
+
+def test_nav2s_lifecycle_manager_manages_the_node(ros2: Ros2):  # noqa: F811
+    manager = "nav2_lifecycle_manager"
+    if subprocess.run(["ros2", "pkg", "prefix", manager], env=ros2.environment, capture_output=True).returncode:
+        pytest.skip(f"{manager} is not in the sourced workspace")
+    node = started(ros2)
+    names = ("-p", "node_names:=[scenelex]", "-p", "autostart:=true", "-p", "bond_timeout:=0.0")
+    told = ros2.start("ros2", "run", manager, "lifecycle_manager", "--ros-args", *names)
+    told.wait_for("Managed nodes are active")
+    state = lambda: ros2.tool("lifecycle", "get", NODE, "--spin-time", "4").strip()
+    assert state() == "active [3]"
+    for command, expected in (("PAUSE", "inactive [2]"), ("RESUME", "active [3]"), ("RESET", "unconfigured [1]"), ("STARTUP", "active [3]"), ("SHUTDOWN", "finalized [4]")):
+        number = ("STARTUP", "PAUSE", "RESUME", "RESET", "SHUTDOWN").index(command)
+        call = ("service", "call", "/lifecycle_manager/manage_nodes", "nav2_msgs/srv/ManageLifecycleNodes", f"{{command: {number}}}")
+        assert "success=True" in ros2.tool(*call), told.output()
+        assert state() == expected, command
     assert node.end() == 0
 
 
