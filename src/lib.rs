@@ -5,8 +5,8 @@
 //! 1. `ros::engine` wires topics, threads and the pipeline; [`ros::node`] makes and ends it as its life cycle says.
 //! 2. `ros::intake` turns a received message into a [`types::CameraImage`] and puts it into the
 //!    [`pipeline::LatestSlots`]: the newest image wins, what it replaces is counted. `ros::frames` takes it from there.
-//! 3. [`pipeline::Pipeline::process`] is the whole frame, and knows no ROS: decode, detect beside SAM's image encoder,
-//!    phrases to classes, prompts, masks, overlaps.
+//! 3. [`pipeline::Pipeline::process_batch`] is the whole frame (or one of each of several cameras), and knows no ROS: decode,
+//!    detect beside SAM's image encoder, phrases to classes, prompts, masks, overlaps.
 //! 4. [`imaging`] decodes pixel encodings, resizes as the models were trained with, and turns masks into run lengths.
 //! 5. [`inference`] holds the bundles and the models behind traits; `inference::ort` alone knows ONNX Runtime.
 //! 6. [`pipeline::PreparedVocabulary`] is the class list with its text already encoded; a thread of its own makes the

@@ -1,8 +1,8 @@
 //! The frame loop's work, without any middleware: image and vocabulary in, labelled masks out.
 //!
 //! Reading order: [`frame`] (one frame from start to end) → [`postprocess`] (which queries are kept and what they are
-//! called) → [`prompts`] → `decode` (the mask decoder's sessions) → `resolve` (masks to images). [`vocabulary`] is the second, slow loop; [`latest`]
-//! the slot through which cameras feed the first. [`probe`], [`tags`] and [`caption`] propose labels for it.
+//! called) → [`prompts`] → `decode` (the mask decoder's sessions) → `resolve` (masks to images). [`vocabulary`] is the
+//! second, slow loop; [`latest`] the slots through which cameras feed the first. [`probe`], [`tags`] and [`caption`] propose labels for it.
 
 pub mod background;
 pub mod caption;
