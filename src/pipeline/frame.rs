@@ -249,6 +249,8 @@ impl Pipeline {
         }
         let rgb = Arc::get_mut(&mut frame.rgb).ok_or(FrameError::ThreadEnded("image encoder"))?;
         self.decoder.take(&mut frame.image, rgb)?;
+        // At once: whatever becomes of the frame, its header and its pixels belong together.
+        frame.result.header.clone_from(&frame.image.header);
         frame.result.durations = StageDurations { decode: start.elapsed(), ..StageDurations::default() };
         Ok(())
     }
@@ -328,8 +330,7 @@ impl Pipeline {
             let decode = frame.result.durations.decode;
             frame.result.durations = StageDurations { decode, ..durations };
             let outcome = self.cut_out(frame, position, embeddings.next(), vocabulary);
-            let Frame { image, result, .. } = frame;
-            result.header.clone_from(&image.header);
+            let result = &mut frame.result;
             result.vocabulary_version = vocabulary.vocabulary.version;
             let created = vocabulary.vocabulary.created;
             result.vocabulary_age = SystemTime::now().duration_since(created).unwrap_or(Duration::ZERO);

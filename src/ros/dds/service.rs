@@ -5,7 +5,7 @@
 //! writer's GUID and answers each client in its own way; a client does the same with the server it finds.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicI64, Ordering},
@@ -124,13 +124,13 @@ impl DdsServer {
             Writer::new(endpoints, &names.response_topic, &names.response_type, Qos::RELIABLE).map_err(create)?;
         let responses = Arc::new(responses);
         let (writer, name) = (Arc::clone(&responses), service.to_owned());
-        let mut clients = BTreeSet::new();
+        let mut clients = Clients::default();
         let drain = move |reader: &SimpleDataReader<Received, ReceivedAdapter>, stop: &AtomicBool| {
             // Also without a request, so that no change of the readers goes unnoticed.
-            update(&mut clients, &writer);
+            clients.update(&writer);
             take_all(reader, stop, &name, |request| {
                 let Some((body, options)) = answer(&request, &mut handler, &name) else { return };
-                if !wait_for_reader(&mut clients, request.writer_guid(), &writer, stop) {
+                if !clients.wait_for(request.writer_guid(), &writer, stop) {
                     tracing::warn!(service = %name, "the client does not listen to answers (yet); it may not get this one");
                 }
                 if let Err(error) = writer.write(body, options) {
@@ -146,29 +146,46 @@ impl DdsServer {
     }
 }
 
-fn update(readers: &mut BTreeSet<GUID>, responses: &Writer) {
-    responses.matched(|reader, came| {
-        if came {
-            readers.insert(reader);
-        } else {
-            readers.remove(&reader);
-        }
-    });
-}
+/// Readers that wait for answers, and the client each belongs to, as far as it has asked.
+#[derive(Default)]
+struct Clients(BTreeMap<GUID, Option<GUID>>);
 
-/// Waits until the client's participant has a matched reader for answers: a request may be faster than the discovery of
-/// the reader beside it, and what is written before the match is lost (`rmw_cyclonedds` waits likewise).
-fn wait_for_reader(readers: &mut BTreeSet<GUID>, client: GUID, responses: &Writer, stop: &AtomicBool) -> bool {
-    let deadline = Instant::now() + CLIENT_DISCOVERY;
-    loop {
-        update(readers, responses);
-        if readers.iter().any(|reader| reader.prefix == client.prefix) {
+impl Clients {
+    fn update(&mut self, responses: &Writer) {
+        responses.matched(|reader, came| {
+            if came {
+                self.0.entry(reader).or_default();
+            } else {
+                self.0.remove(&reader);
+            }
+        });
+    }
+
+    /// Whether the reader of `client` (its writer of requests) is there. Nothing on the wire says which one that is, but it
+    /// is of the same participant, and none that another client has asked with: a reader of an earlier client, which may
+    /// be on its way out, does not stand for a new one.
+    fn listens(&mut self, client: GUID) -> bool {
+        if self.0.values().any(|of| *of == Some(client)) {
             return true;
         }
-        if Instant::now() >= deadline || stop.load(Ordering::Acquire) {
-            return false;
+        let free = self.0.iter_mut().find(|(reader, of)| reader.prefix == client.prefix && of.is_none());
+        free.map(|(_, of)| *of = Some(client)).is_some()
+    }
+
+    /// Waits until the client has a matched reader for answers: a request may be faster than the discovery of the reader
+    /// beside it, and what is written before the match is lost (`rmw_cyclonedds` waits likewise).
+    fn wait_for(&mut self, client: GUID, responses: &Writer, stop: &AtomicBool) -> bool {
+        let deadline = Instant::now() + CLIENT_DISCOVERY;
+        loop {
+            self.update(responses);
+            if self.listens(client) {
+                return true;
+            }
+            if Instant::now() >= deadline || stop.load(Ordering::Acquire) {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -355,5 +372,23 @@ mod tests {
         let (found, rest) = CycloneHeader::split(CdrView { endian: Endian::Big, body: &big }).unwrap();
         assert_eq!((found, rest.body), (header, &[7u8][..]));
         assert!(CycloneHeader::split(CdrView { endian: Endian::Little, body: &big[..15] }).is_none());
+    }
+
+    #[test]
+    fn an_earlier_clients_reader_does_not_stand_for_a_new_one() {
+        let guid = |participant: u8, entity: u8| {
+            let mut bytes = [participant; 16];
+            bytes[12..].fill(entity);
+            GUID::from_bytes(bytes)
+        };
+        let (first, second, stranger) = (guid(1, 10), guid(1, 20), guid(2, 10));
+        let mut clients = Clients(BTreeMap::from([(guid(1, 11), None)]));
+        assert!(!clients.listens(stranger), "of another participant");
+        assert!(clients.listens(first) && clients.listens(first));
+        assert!(!clients.listens(second), "the reader is the first one's");
+        clients.0.insert(guid(1, 21), None);
+        assert!(clients.listens(second));
+        clients.0.remove(&guid(1, 11));
+        assert!(!clients.listens(first) && clients.listens(second));
     }
 }
