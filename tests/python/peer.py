@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import random
 import time
@@ -95,6 +96,8 @@ class Peer:
         self.domain = Domain(domain, CONFIGURATION)
         self.participant = DomainParticipant(domain)
         self.sequence = itertools.count(1)
+        # Clients nobody is calling with just now: made once and used again, as a node does.
+        self.clients = collections.defaultdict(list)
 
     def subscribe(self, topic: str, ros_type: str, **qos) -> Subscription:
         return Subscription(self.participant, f"rt{topic}", message(ros_type), quality(**qos))
@@ -106,10 +109,8 @@ class Peer:
     def call(self, name: str, ros_type: str, timeout=30.0, **fields):
         """Call a service the way rmw_cyclonedds does; the response."""
         request_type, response_type = service(ros_type)
-        qos = quality()
-        topic = Topic(self.participant, f"rq{name}Request", request_type, qos=qos)
-        writer = Publisher(DataWriter(self.participant, topic, qos=qos))
-        reader = Subscription(self.participant, f"rr{name}Reply", response_type, qos)
+        idle = self.clients[name, ros_type]
+        writer, reader = client = idle.pop() if idle else self._client(name, request_type, response_type)
         until(lambda: writer.matched() and reader.matched(), timeout, f"service {name}")
         request = request_type.__idl__.v1_machine.default_initialize()
         # The client is named by half of its writer's GUID, so that it knows its replies among all.
@@ -118,7 +119,15 @@ class Peer:
             setattr(request, field, value)
         writer.send(request)
         mine = (request.client, request.sequence)
-        return reader.wait(lambda reply: (reply.client, reply.sequence) == mine, timeout)
+        reply = reader.wait(lambda reply: (reply.client, reply.sequence) == mine, timeout)
+        idle.append(client)
+        return reply
+
+    def _client(self, name: str, request_type, response_type) -> tuple[Publisher, Subscription]:
+        qos = quality()
+        topic = Topic(self.participant, f"rq{name}Request", request_type, qos=qos)
+        reader = Subscription(self.participant, f"rr{name}Reply", response_type, qos)
+        return Publisher(DataWriter(self.participant, topic, qos=qos)), reader
 
     def topics(self) -> dict[str, str]:
         """Topics other participants write or read, with their types, both as on the wire."""
