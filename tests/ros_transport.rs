@@ -143,9 +143,7 @@ fn the_log_is_on_the_graph_and_a_flood_of_it_loses_no_count() {
         };
     }
     assert_eq!(accounted, FLOOD);
-    drop(running);
-    let subscription = subscription.unwrap();
-    until("off the graph", || subscription.publishers() == 0);
+    drop((running, subscription));
 }
 
 #[test]
