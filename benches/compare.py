@@ -25,9 +25,10 @@ from transformers import GroundingDinoImageProcessor, SamImageProcessor
 from transformers.models.grounding_dino.image_processing_pil_grounding_dino import GroundingDinoImageProcessorPil
 from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 
-from demo_bag import MODELS, ROOT, TARGET, TOPIC, demo_pictures  # noqa: I001  (it opens the way to the tests' modules)
+from demo_bag import MODELS, demo_pictures  # noqa: I001  (it opens the way to the tests' modules)
 from idl_from_msg import default
 from peer import Peer, until
+from processes import ROOT, TARGET, TOPIC, bench_executable, cpu_seconds
 
 LOW_RES_SIDE = 256
 SECONDS = float(os.environ.get("SCENELEX_BENCH_SECONDS", "15"))
@@ -118,11 +119,6 @@ def stages() -> dict:
 # --- the node -----------------------------------------------------------------------------------
 
 
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def measure_node(command: list, environment: dict, domain: int, pictures: list[bytes], log: Path) -> dict:
     """Frames per second of a node that is offered 60 pictures a second, with the age of its results."""
     peer = Peer(domain)
@@ -176,14 +172,6 @@ def nodes(pictures: list[bytes], classes: list[str]) -> dict:
     }
     found["times_faster"] = found["scenelex"]["fps"] / found["python"]["fps"]
     return found
-
-
-def bench_executable(name: str) -> str:
-    """Builds a bench and gives its path."""
-    command = ["cargo", "bench", "--locked", "--no-run", "--message-format=json", "--bench", name]
-    lines = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
-    artifacts = [message for line in lines if (message := json.loads(line)).get("executable")]
-    return next(message["executable"] for message in artifacts if message["target"]["name"] == name)
 
 
 def transport() -> dict:

@@ -1,19 +1,16 @@
-"""What the benches that drive a node share: where the program is, and the demo bag's pictures."""
+"""The demo bag's pictures, for the benches that show them to a node; opens the way to the tests' modules."""
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from processes import ROOT, TOPIC
+
 sys.path.insert(0, str(ROOT / "tests" / "python"))
 
 from rosbags.highlevel import AnyReader  # noqa: E402
 
-TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 MODELS = ROOT / "models" / "sim"
-TOPIC = "/camera/image_raw/compressed"
 
 
 def demo_pictures() -> tuple[list[bytes], list[str]]:

@@ -29,11 +29,11 @@ from pathlib import Path
 
 import numpy as np
 
-from demo_bag import MODELS, ROOT  # noqa: I001  (it opens the way to the tests' modules)
+from demo_bag import MODELS  # noqa: I001  (it opens the way to the tests' modules)
 from camera import NODE, Camera
-from node_process import node
 from peer import Peer
 from pictures import compressed, jpeg
+from processes import ROOT, node
 
 sys.path.insert(0, str(MODELS))
 from scenelex_sim.taxonomy import CATEGORIES, HELD_OUT_WORDS, TRAIN_WORDS  # noqa: E402

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-from demo_bag import ROOT, TOPIC, demo_pictures  # noqa: I001  (it opens the way to the tests' modules)
+from demo_bag import demo_pictures  # noqa: I001  (it opens the way to the tests' modules)
 from idl_from_msg import default
-from node_process import node
 from peer import Peer, until
 from pictures import compressed, jpeg, scene
+from processes import ROOT, TOPIC, node
 
 RATE, WARM = 10, 20
 LOOP = {

@@ -20,13 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
+from processes import ROOT, TARGET, bench_executable, cpu_seconds
+
 OUT = ROOT / "out" / "bench"
-TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 TOPIC = "/camera/image_raw"
 SIZES = {"640x480": 30, "1280x720": 30, "1920x1080": 15}
 ROUNDS = 2
-TICKS = os.sysconf("SC_CLK_TCK")
 # What r2r binds to; all others would only make the build longer.
 PACKAGES = (
     "scenelex builtin_interfaces diagnostic_msgs geometry_msgs lifecycle_msgs rcl_interfaces rosgraph_msgs sensor_msgs "
@@ -34,24 +33,11 @@ PACKAGES = (
 )
 
 
-def receiver(features: list[str], environment: dict) -> str:
-    """Builds benches/transport.rs and gives its path."""
-    command = ["cargo", "bench", "--locked", "--no-run", "--message-format=json", "--bench", "transport", *features]
-    lines = subprocess.run(command, cwd=ROOT, check=True, env=environment, stdout=subprocess.PIPE, text=True).stdout
-    artifacts = [message for line in lines.splitlines() if (message := json.loads(line)).get("executable")]
-    return next(message["executable"] for message in artifacts if message["target"]["name"] == "transport")
-
-
 def peers() -> Path:
     build = OUT / "rclcpp"
     for command in (["cmake", "-S", ROOT / "benches" / "rclcpp", "-B", build], ["cmake", "--build", build]):
         subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
     return build
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def measure(command, camera: Path, size: str, rate: int, seconds: int, environment: dict) -> dict:
@@ -96,8 +82,8 @@ def main():
     r2r = environment | {"IDL_PACKAGE_FILTER": PACKAGES.replace(" ", ";"), "CARGO_TARGET_DIR": str(TARGET / "r2r")}
     receivers = {
         "rclcpp": [built / "subscriber", TOPIC],
-        "r2r": [receiver(["--no-default-features", "--features", "r2r"], r2r)],
-        "dds": [receiver([], environment)],
+        "r2r": [bench_executable("transport", "--no-default-features", "--features", "r2r", environment=r2r)],
+        "dds": [bench_executable("transport", environment=environment)],
     }
     summary = {"rmw": os.environ.get("RMW_IMPLEMENTATION", "the default"), "cores": os.cpu_count()}
     print(f"{'size':>10} {'Hz':>3} {'receiver':>8} {'arrived':>11} {'p50':>9} {'p99':>9} {'CPU':>7}")

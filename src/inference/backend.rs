@@ -45,8 +45,8 @@ pub trait Detector: Send {
     }
 }
 
-/// An image as the mask decoder takes it.
-#[derive(Debug)]
+/// An image as the mask decoder takes it. Cheap to clone.
+#[derive(Clone, Debug)]
 pub struct ImageEmbedding {
     /// f32[b, C, E, E], of all images that were encoded together.
     pub batch: Arc<Value>,

@@ -26,6 +26,16 @@ impl std::fmt::Display for Dim {
     }
 }
 
+/// Most items one run takes by the first dimension of `tensor`: any number where the file leaves it open, else one.
+pub(super) fn max_batch(tensor: &TensorSpec) -> usize {
+    if tensor.shape.first() == Some(&None) { usize::MAX } else { 1 }
+}
+
+/// A dimension of what a run put out; 0 where it is not there.
+pub(super) fn size(shape: &[i64], axis: usize) -> usize {
+    shape.get(axis).map_or(0, |&size| usize::try_from(size).unwrap_or(0))
+}
+
 /// Checks that `tensors` has `name` with the element type and the shape, and returns it.
 fn check<'a>(
     model: &str,

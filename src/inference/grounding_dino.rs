@@ -24,7 +24,7 @@ pub struct GroundingDino {
     model: Model,
     preprocessor: Preprocessor,
     input: ImageSize,
-    /// Of the images prepared, one behind the other; so is `pixel_mask`.
+    /// Of the images prepared, one behind the other; so is `pixel_mask`. Of the largest batch so far: they never shrink.
     pixels: Vec<f32>,
     pixel_mask: Vec<i64>,
     /// What each image's part of `pixel_mask` was filled for; cameras keep their size, so it is filled once.
@@ -35,8 +35,8 @@ pub struct GroundingDino {
     repeated: Repeated,
     /// D of a split detector.
     feature_size: Option<usize>,
-    /// Whether the file takes more than one image per run.
-    batched: bool,
+    /// Most images of one run.
+    max_batch: usize,
 }
 
 /// The tensors of an [`EncodedText`], several times over.
@@ -75,7 +75,7 @@ impl GroundingDino {
             contract::input(&model, "pixel_values", Element::F32, &[Dim::Any, Dim::Is(3), Dim::Fixed, Dim::Fixed])?;
         let fixed = |axis: usize| pixels.shape.get(axis).copied().flatten().unwrap_or_default();
         let (height, width) = (fixed(2), fixed(3));
-        let batched = pixels.shape.first() == Some(&None);
+        let max_batch = contract::max_batch(pixels);
         let input = ImageSize::new(u32::try_from(width).unwrap_or(0), u32::try_from(height).unwrap_or(0));
         contract::input(&model, "pixel_mask", Element::I64, &[Dim::Any, Dim::Is(height), Dim::Is(width)])?;
         for name in ["input_ids", "attention_mask"] {
@@ -119,7 +119,7 @@ impl GroundingDino {
             masked: Vec::new(),
             prepared: 0,
             repeated: Repeated::default(),
-            batched,
+            max_batch,
             model,
             input,
             feature_size,
@@ -139,15 +139,17 @@ impl Detector for GroundingDino {
     }
 
     fn max_batch(&self) -> usize {
-        if self.batched { usize::MAX } else { 1 }
+        self.max_batch
     }
 
     fn prepare(&mut self, images: &[&RgbImage]) -> Result<(), InferenceError> {
         let area = self.input.area();
         self.prepared = 0;
-        self.pixels.resize(images.len() * 3 * area, 0.0);
-        self.pixel_mask.resize(images.len() * area, 0);
-        self.masked.resize(images.len(), None);
+        if self.masked.len() < images.len() {
+            self.pixels.resize(images.len() * 3 * area, 0.0);
+            self.pixel_mask.resize(images.len() * area, 0);
+            self.masked.resize(images.len(), None);
+        }
         let pixels = self.pixels.chunks_exact_mut(3 * area);
         let masks = self.pixel_mask.chunks_exact_mut(area).zip(&mut self.masked);
         for ((image, pixels), (mask, masked)) in images.iter().zip(pixels).zip(masks) {
@@ -166,6 +168,9 @@ impl Detector for GroundingDino {
 
     fn detect(&mut self, text: &EncodedText, out: &mut Vec<RawDetections>) -> Result<(), InferenceError> {
         let (height, width, images) = (self.input.height as usize, self.input.width as usize, self.prepared);
+        if images == 0 {
+            return Err(InferenceError::Preprocess(format!("{}: no image was prepared", self.model.name())));
+        }
         if self.feature_size.is_some_and(|size| size != text.feature_size) {
             return Err(InferenceError::Contract {
                 model: self.model.name().to_owned(),
@@ -181,6 +186,8 @@ impl Detector for GroundingDino {
             let Repeated { input_ids, attention_mask, token_type_ids, features } = &self.repeated;
             (input_ids, attention_mask, token_type_ids, features)
         };
+        let area = images * self.input.area();
+        let (pixels, pixel_mask) = (&self.pixels[..3 * area], &self.pixel_mask[..area]);
         let tokens = [images, text.len()];
         let features = [images, text.len(), text.feature_size];
         let last = match self.feature_size {
@@ -188,15 +195,15 @@ impl Detector for GroundingDino {
             None => ("token_type_ids", Input::I64(&tokens, types)),
         };
         let outputs = self.model.run(&[
-            ("pixel_values", Input::F32(&[images, 3, height, width], &self.pixels)),
-            ("pixel_mask", Input::I64(&[images, height, width], &self.pixel_mask)),
+            ("pixel_values", Input::F32(&[images, 3, height, width], pixels)),
+            ("pixel_mask", Input::I64(&[images, height, width], pixel_mask)),
             ("input_ids", Input::I64(&tokens, ids)),
             ("attention_mask", Input::I64(&tokens, mask)),
             last,
         ])?;
         let (logits_shape, logits) = outputs.f32("logits")?;
         let (boxes_shape, boxes) = outputs.f32("pred_boxes")?;
-        let queries = boxes_shape.get(1).map_or(0, |&q| usize::try_from(q).unwrap_or(0));
+        let queries = contract::size(boxes_shape, 1);
         contract::shape(outputs.model(), "logits", logits_shape, &[images, queries, LOGIT_COLUMNS])?;
         contract::shape(outputs.model(), "pred_boxes", boxes_shape, &[images, queries, 4])?;
         out.resize_with(images, RawDetections::default);

@@ -25,12 +25,12 @@ pub struct SamImageEncoder {
     model: Model,
     preprocessor: Preprocessor,
     side: usize,
-    /// Of the images prepared, one behind the other.
+    /// Of the images prepared, one behind the other. Of the largest batch so far: it never shrinks.
     pixels: Vec<f32>,
     /// Where each of them is; empty when none is prepared.
     placements: Vec<Placement>,
-    /// Whether the file takes more than one image per run.
-    batched: bool,
+    /// Most images of one run.
+    max_batch: usize,
 }
 
 impl SamImageEncoder {
@@ -44,7 +44,7 @@ impl SamImageEncoder {
         let pixels =
             contract::input(&model, "pixel_values", Element::F32, &[Dim::Any, Dim::Is(3), Dim::Fixed, Dim::Fixed])?;
         let side = pixels.shape.get(2).copied().flatten().unwrap_or_default();
-        let batched = pixels.shape.first() == Some(&None);
+        let max_batch = contract::max_batch(pixels);
         contract::input(&model, "pixel_values", Element::F32, &[Dim::Any, Dim::Is(3), Dim::Is(side), Dim::Is(side)])?;
         contract::no_other_inputs(&model, &["pixel_values"])?;
         contract::output(&model, "image_embeddings", Element::F32, &[Dim::Any, Dim::Fixed, Dim::Fixed, Dim::Fixed])?;
@@ -53,7 +53,7 @@ impl SamImageEncoder {
             preprocessor: Preprocessor::new(bundle.preprocess(rule)),
             pixels: Vec::new(),
             placements: Vec::new(),
-            batched,
+            max_batch,
             model,
             side,
         })
@@ -72,13 +72,13 @@ impl ImageEncoder for SamImageEncoder {
     }
 
     fn max_batch(&self) -> usize {
-        if self.batched { usize::MAX } else { 1 }
+        self.max_batch
     }
 
     fn prepare(&mut self, images: &[&RgbImage]) -> Result<(), InferenceError> {
         let size = 3 * self.side * self.side;
         self.placements.clear();
-        self.pixels.resize(images.len() * size, 0.0);
+        self.pixels.resize(self.pixels.len().max(images.len() * size), 0.0);
         for (image, pixels) in images.iter().zip(self.pixels.chunks_exact_mut(size)) {
             match self.preprocessor.run(image, pixels) {
                 Ok(placement) => self.placements.push(placement),
@@ -97,7 +97,8 @@ impl ImageEncoder for SamImageEncoder {
             return Err(InferenceError::Preprocess(format!("{}: no image was prepared", self.model.name())));
         }
         let shape = [images, 3, self.side, self.side];
-        let mut outputs = self.model.run(&[("pixel_values", Input::F32(&shape, &self.pixels))])?;
+        let pixels = &self.pixels[..shape.iter().product()];
+        let mut outputs = self.model.run(&[("pixel_values", Input::F32(&shape, pixels))])?;
         let batch = Arc::new(outputs.take("image_embeddings")?);
         let embedding = |(index, &placement)| ImageEmbedding { batch: Arc::clone(&batch), index, placement };
         Ok(self.placements.iter().enumerate().map(embedding).collect())
@@ -111,8 +112,8 @@ pub struct SamMaskDecoder {
     low_res: usize,
     /// Masks per prompt M, where the file says.
     masks: Option<usize>,
-    /// Whether the file takes more than one prompt per run.
-    batched: bool,
+    /// Most prompts of one run.
+    max_batch: usize,
     /// Zeros f32[1,1,L,L]: no mask prompt.
     mask_input: Vec<f32>,
 }
@@ -130,7 +131,7 @@ impl SamMaskDecoder {
         let model = Model::load(bundle.file("mask_decoder")?, &["low_res_masks", "iou_predictions"], options)?;
         contract::input(&model, "image_embeddings", Element::F32, &[Dim::Is(1), Dim::Fixed, Dim::Fixed, Dim::Fixed])?;
         let coords = contract::input(&model, "point_coords", Element::F32, &[Dim::Any, Dim::Any, Dim::Is(2)])?;
-        let batched = coords.shape.first() == Some(&None);
+        let max_batch = contract::max_batch(coords);
         contract::input(&model, "point_labels", Element::F32, &[Dim::Any, Dim::Any])?;
         let mask =
             contract::input(&model, "mask_input", Element::F32, &[Dim::Any, Dim::Is(1), Dim::Fixed, Dim::Fixed])?;
@@ -152,7 +153,7 @@ impl SamMaskDecoder {
             Element::F32,
             &[Dim::Any, masks.map_or(Dim::Any, Dim::Is), Dim::Is(low_res), Dim::Is(low_res)],
         )?;
-        Ok(Self { model, low_res, masks, batched, mask_input: vec![0.0; low_res * low_res] })
+        Ok(Self { model, low_res, masks, max_batch, mask_input: vec![0.0; low_res * low_res] })
     }
 }
 
@@ -162,7 +163,7 @@ impl MaskDecoder for SamMaskDecoder {
     }
 
     fn max_batch(&self) -> usize {
-        if self.batched { usize::MAX } else { 1 }
+        self.max_batch
     }
 
     fn decode(
@@ -174,14 +175,14 @@ impl MaskDecoder for SamMaskDecoder {
     ) -> Result<(), InferenceError> {
         let side = self.low_res;
         let (shape, values) = embedding.batch.as_f32()?;
-        let one = [1, dim(shape, 1), dim(shape, 2), dim(shape, 3)];
+        let one = [1, contract::size(shape, 1), contract::size(shape, 2), contract::size(shape, 3)];
         let size = one.iter().product::<usize>();
         let Some(values) = values.get(embedding.index * size..(embedding.index + 1) * size) else {
             return Err(InferenceError::Contract {
                 model: self.model.name().to_owned(),
                 what: "batch of image_embeddings".into(),
                 expected: format!("more than {}", embedding.index),
-                found: dim(shape, 0).to_string(),
+                found: contract::size(shape, 0).to_string(),
             });
         };
         let mut outputs = self.model.run(&[
@@ -207,10 +208,6 @@ impl MaskDecoder for SamMaskDecoder {
         out.logits = Some(outputs.take("low_res_masks")?);
         Ok(())
     }
-}
-
-fn dim(shape: &[i64], axis: usize) -> usize {
-    shape.get(axis).map_or(0, |&size| usize::try_from(size).unwrap_or(0))
 }
 
 /// Which of a prompt's masks to take, as SAM's authors advise: the first (trained for unambiguous prompts) for a box or

@@ -29,7 +29,7 @@ pub(super) struct Batch {
 }
 
 struct Job {
-    embedding: Arc<ImageEmbedding>,
+    embedding: ImageEmbedding,
     image: ImageSize,
     batch: Batch,
 }
@@ -100,8 +100,8 @@ impl DecoderPool {
     }
 
     /// Queues a batch for whichever session is free first.
-    pub fn queue(&mut self, batch: Batch, embedding: &Arc<ImageEmbedding>, image: ImageSize) {
-        let job = Job { embedding: Arc::clone(embedding), image, batch };
+    pub fn queue(&mut self, batch: Batch, embedding: &ImageEmbedding, image: ImageSize) {
+        let job = Job { embedding: embedding.clone(), image, batch };
         // There are never more batches than objects, and the queue holds as many as a frame may have.
         if self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok()) {
             self.pending += 1;

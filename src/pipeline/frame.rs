@@ -228,16 +228,31 @@ impl Pipeline {
                     Err(error) => done(index, frame, Err(error)),
                 }
             }
-            let detected = self.look_for(frames, &decoded, vocabulary);
-            match detected {
-                // Which of them is to blame is not known, and the others have a right to be served.
-                Err(_) if decoded.len() > 1 => {
-                    for index in decoded {
-                        let looked = self.look_for(frames, &[index], vocabulary);
-                        self.finish(frames, &[index], looked, vocabulary, start, &mut done);
-                    }
+            self.label(frames, &decoded, vocabulary, start, &mut done);
+        }
+    }
+
+    /// The frames of a batch whose images are decoded: `start` is when that began.
+    fn label(
+        &mut self,
+        frames: &mut [Frame],
+        batch: &[usize],
+        vocabulary: &PreparedVocabulary,
+        start: Instant,
+        done: &mut impl FnMut(usize, &Frame, Result<(), FrameError>),
+    ) {
+        match (self.look_for(frames, batch, vocabulary), batch) {
+            (Ok(looked), _) => self.finish(frames, batch, looked, vocabulary, start, done),
+            (Err(error), &[index]) => {
+                if let Some(frame) = frames.get(index) {
+                    done(index, frame, Err(error));
                 }
-                looked => self.finish(frames, &decoded, looked, vocabulary, start, &mut done),
+            }
+            // Which of them is to blame is not known, and the others have a right to be served.
+            (Err(_), several) => {
+                for one in several.chunks(1) {
+                    self.label(frames, one, vocabulary, start, done);
+                }
             }
         }
     }
@@ -302,26 +317,17 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Makes results of what the models saw in the images of `batch`, or passes the error on to each.
+    /// Makes results of what the models saw in the images of `batch`.
     fn finish(
         &mut self,
         frames: &mut [Frame],
         batch: &[usize],
-        looked: Result<Looked, FrameError>,
+        looked: Looked,
         vocabulary: &PreparedVocabulary,
         start: Instant,
         done: &mut impl FnMut(usize, &Frame, Result<(), FrameError>),
     ) {
-        let Looked { durations, embeddings } = match looked {
-            Ok(looked) => looked,
-            Err(error) => {
-                // There is one: several are tried one by one.
-                if let Some((index, frame)) = batch.first().and_then(|&i| frames.get(i).map(|frame| (i, frame))) {
-                    done(index, frame, Err(error));
-                }
-                return;
-            }
-        };
+        let Looked { durations, embeddings } = looked;
         let mut embeddings = embeddings.into_iter();
         // The models' critical path: frames of a batch wait for the masks of those before them.
         let mut models = durations.detect.max(durations.encode_image);
@@ -362,7 +368,7 @@ impl Pipeline {
         let start = Instant::now();
         self.postprocess(vocabulary, position, size);
         durations.postprocess = start.elapsed();
-        let segmented = self.segment(&Arc::new(embedding), size, &mut durations);
+        let segmented = self.segment(&embedding, size, &mut durations);
         // Masks already queued are fetched before an error is passed on.
         let assembled = self.assemble(&mut durations, out);
         out.durations = durations;
@@ -430,7 +436,7 @@ impl Pipeline {
     /// image size meanwhile.
     fn segment(
         &mut self,
-        embedding: &Arc<ImageEmbedding>,
+        embedding: &ImageEmbedding,
         image: ImageSize,
         durations: &mut StageDurations,
     ) -> Result<(), FrameError> {

@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`frame`] (one frame from start to end) → [`postprocess`] (which queries are kept and what they are
 //! called) → [`prompts`] → `decode` (the mask decoder's sessions) → `resolve` (masks to images). [`vocabulary`] is the
-//! second, slow loop; [`latest`] the slots through which cameras feed the first. [`probe`], [`tags`] and [`caption`] propose labels for it.
+//! second, slow loop; [`latest`] the slots through which cameras feed the first. [`probe`], [`tags`] and [`caption`]
+//! propose labels for it.
 
 pub mod background;
 pub mod caption;

@@ -51,7 +51,6 @@ impl Pipeline {
         let encoded = self.encoder.finish()?;
         cleared?;
         let embedding = encoded.embeddings?.pop().ok_or(FrameError::ThreadEnded("image encoder"))?;
-        let embedding = Arc::new(embedding);
         let placement = embedding.placement;
 
         self.mask_decoders.begin();

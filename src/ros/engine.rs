@@ -260,11 +260,9 @@ impl Engine {
     }
 
     /// Stops input, lets the frame under way be published, takes everything off the graph.
-    pub fn stop(self) {
-        let Self { mut cameras, intake, frames, requests, enabling, segmenting, refresh, .. } = self;
-        for camera in &mut cameras {
-            camera.images = None;
-        }
+    pub fn stop(mut self) {
+        self.deactivate();
+        let Self { cameras, intake, frames, requests, enabling, segmenting, refresh, .. } = self;
         intake.close();
         if let Some(refresh) = &refresh {
             refresh.running.handle().stop();

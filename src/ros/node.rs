@@ -1,7 +1,7 @@
 //! The node: its parameters, its life cycle, its diagnostics. What it does while it is configured is [`super::engine`]'s.
 //!
 //! ```text
-//! rx thread ─▶ Intake (newest wins) ─▶ "frames": Pipeline::process ─▶ Outputs
+//! rx threads ─▶ Intake (newest of each camera wins) ─▶ "frames": Pipeline::process_batch ─▶ Outputs
 //! ~/set_vocabulary (topic, service) ─▶ "vocabulary" worker ─▶ swapped in between frames
 //! now and then an image ─▶ "refresh" (proposals, language model) ─▶ "vocabulary" worker
 //! every thread's log ─▶ bounded queue ─▶ "rosout" ─▶ /rosout

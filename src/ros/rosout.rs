@@ -178,7 +178,7 @@ impl Console {
             }
             select! {
                 recv(self.log.lines) -> line => match line {
-                    Ok(line) => self.publish(&line),
+                    Ok(line) => self.publish(line),
                     Err(_) => break,
                 },
                 recv(stopped) -> _ => break,
@@ -189,7 +189,7 @@ impl Console {
         while Instant::now() < deadline
             && let Ok(line) = self.log.lines.try_recv()
         {
-            self.publish(&line);
+            self.publish(line);
         }
         self.tell_lost();
         self.publisher.raw().flush(deadline.saturating_duration_since(Instant::now()));
@@ -198,10 +198,9 @@ impl Console {
         }
     }
 
-    fn publish(&self, line: &Line) {
-        let metadata = line.metadata;
+    fn publish(&self, Line { stamp, text, metadata }: Line) {
         let message = Log {
-            stamp: line.stamp.into(),
+            stamp: stamp.into(),
             level: match *metadata.level() {
                 Level::ERROR => level::ERROR,
                 Level::WARN => level::WARN,
@@ -209,7 +208,7 @@ impl Console {
                 Level::DEBUG | Level::TRACE => level::DEBUG,
             },
             name: self.name.clone(),
-            msg: line.text.clone(),
+            msg: text,
             file: metadata.file().unwrap_or_default().to_owned(),
             function: metadata.module_path().unwrap_or_default().to_owned(),
             line: metadata.line().unwrap_or_default(),

@@ -232,7 +232,8 @@ impl Refresher {
     }
 
     /// One turn: a look at a camera's image. The list is made of it and of what the other cameras saw last, each ranked by
-    /// itself, so that it does not swing from one camera's scene to the next one's. Ends within milliseconds once `cancel` is cancelled and `go_on` says no, except for a run of a model under way.
+    /// itself, so that it does not swing from one camera's scene to the next one's. Ends within milliseconds once `cancel`
+    /// is cancelled and `go_on` says no, except for a run of a model under way.
     ///
     /// # Errors
     /// [`RefreshError`]. What is remembered stays as it was, except that a look which recognised nothing counts as one

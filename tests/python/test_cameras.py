@@ -46,7 +46,10 @@ def statuses(topic, condition) -> dict[str, dict]:
 def test_each_camera_has_topics_of_its_own(node, peer, batch):
     running = node(CAMERAS | {"image_batch": batch})
     front, rear = (Camera(peer, running, name=name, outputs=tuple(PER_FRAME)) for name in ("front", "rear"))
-    label_info = {name: peer.subscribe(f"{NODE}/{name}/semantic/label_info", LATCHED["semantic/label_info"], latched=True) for name in ("front", "rear")}
+    label_info = [
+        peer.subscribe(f"{NODE}/{name}/semantic/label_info", LATCHED["semantic/label_info"], latched=True)
+        for name in ("front", "rear")
+    ]
     # Another size and frame than the other's, and stamps that tell them apart.
     small = jpeg(scene({(2, 1): "blue", (3, 2): "blue"})[::2, ::2])
     for turn in range(10):
@@ -56,8 +59,10 @@ def test_each_camera_has_topics_of_its_own(node, peer, batch):
             front.serve(at_front), rear.serve(at_rear)
             continue
         front.send(at_front), rear.send(at_rear)
-        got = front.result(1000 + turn), rear.result(2000 + turn)
-        for outputs, frame, size, seen in zip(got, ("front_optical", "rear_optical"), ((HEIGHT, WIDTH), (HEIGHT // 2, WIDTH // 2)), (["red"], ["blue"] * 2), strict=True):
+        for outputs, frame, size, seen in (
+            (front.result(1000 + turn), "front_optical", (HEIGHT, WIDTH), ["red"]),
+            (rear.result(2000 + turn), "rear_optical", (HEIGHT // 2, WIDTH // 2), ["blue"] * 2),
+        ):
             masks = outputs["masks"]
             assert (masks.header.frame_id, masks.height, masks.width, labels(masks)) == (frame, *size, seen)
             assert all(mask(one.counts, *size).sum() > 0 for one in masks.masks)
@@ -65,7 +70,7 @@ def test_each_camera_has_topics_of_its_own(node, peer, batch):
             for image in ("semantic/image", "instances/image"):
                 assert (outputs[image].header.frame_id, outputs[image].height, outputs[image].width) == (frame, *size)
     assert all(stamp < 2000 for stamp in front.kept["masks"]) and all(stamp >= 2000 for stamp in rear.kept["masks"])
-    for topic in label_info.values():
+    for topic in label_info:
         assert {entry.class_name for entry in topic.wait(lambda _: True, RESULT).class_map} >= {"red", "blue"}
 
 
@@ -80,7 +85,11 @@ def test_a_fast_camera_leaves_a_slow_one_its_turn(node, peer):
         # More than the models can do meanwhile.
         fast.stream([compressed(RED, turn * 10**6 + n) for n in range(100)], rate=2000)
     slow.result(10**6 + sent)
-    got = statuses(diagnostics, lambda found: found["rear"]["received"] == found["rear"]["processed"] and int(found["rear"]["received"]) > sent)
+
+    def all_served(found):
+        return found["rear"]["received"] == found["rear"]["processed"] and int(found["rear"]["received"]) > sent
+
+    got = statuses(diagnostics, all_served)
     assert got["rear"]["dropped"] == "0", "whoever else sends, the slow camera has its turn before its next image comes"
     assert int(got["front"]["dropped"]) > 0
 
@@ -145,8 +154,8 @@ def test_the_list_is_one_for_what_all_cameras_see(node, peer):
 
     both = show(BLUE)
     until(lambda: both() == ["blue", "red"], RESULT, "a list of what both see")
-    until_then = time.monotonic() + 3
-    while time.monotonic() < until_then:
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
         assert both() == ["blue", "red"], "looks at one camera drop nothing that the other sees"
     one = show(None)
     until(lambda: one() == ["red"], RESULT, "what a camera saw that has fallen silent is forgotten")

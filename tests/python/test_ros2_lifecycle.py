@@ -71,10 +71,16 @@ def test_nav2s_lifecycle_manager_manages_the_node(ros2: Ros2):  # noqa: F811
     told.wait_for("Managed nodes are active")
     state = lambda: ros2.tool("lifecycle", "get", NODE, "--spin-time", "4").strip()
     assert state() == "active [3]"
-    for command, expected in (("PAUSE", "inactive [2]"), ("RESUME", "active [3]"), ("RESET", "unconfigured [1]"), ("STARTUP", "active [3]"), ("SHUTDOWN", "finalized [4]")):
-        number = ("STARTUP", "PAUSE", "RESUME", "RESET", "SHUTDOWN").index(command)
-        call = ("service", "call", "/lifecycle_manager/manage_nodes", "nav2_msgs/srv/ManageLifecycleNodes", f"{{command: {number}}}")
-        assert "success=True" in ros2.tool(*call), told.output()
+    manage = ("service", "call", "/lifecycle_manager/manage_nodes", "nav2_msgs/srv/ManageLifecycleNodes")
+    # Numbers of ManageLifecycleNodes.srv.
+    for command, number, expected in (
+        ("PAUSE", 1, "inactive [2]"),
+        ("RESUME", 2, "active [3]"),
+        ("RESET", 3, "unconfigured [1]"),
+        ("STARTUP", 0, "active [3]"),
+        ("SHUTDOWN", 4, "finalized [4]"),
+    ):
+        assert "success=True" in ros2.tool(*manage, f"{{command: {number}}}"), told.output()
         assert state() == expected, command
     assert node.end() == 0
 
