@@ -31,6 +31,7 @@ from detector_loss import PhraseBank, detector_loss  # noqa: E402
 from detector_model import HEIGHT, WIDTH, Detector, cell_centres  # noqa: E402
 from detector_quick import quick_ap  # noqa: E402
 from detector_views import CpuViews  # noqa: E402
+from muon import Muon  # noqa: E402
 
 
 class Average:
@@ -50,12 +51,14 @@ class Average:
         torch._foreach_lerp_(mine, theirs, share)
 
 
-def optimiser(net: nn.Module, rate: float, decay: float) -> torch.optim.Optimizer:
-    """AdamW; no weight decay on biases, norms and scalars."""
-    heavy = [p for p in net.parameters() if p.ndim >= 2]
+def optimisers(net: nn.Module, rate: float, decay: float, muon: bool) -> list[torch.optim.Optimizer]:
+    """AdamW, or Muon for the convolutions and AdamW for the rest; no weight decay on biases, norms and scalars."""
+    kernels = [p for p in net.parameters() if muon and p.ndim == 4]
+    heavy = [p for p in net.parameters() if p.ndim >= 2 and not (muon and p.ndim == 4)]
     light = [p for p in net.parameters() if p.ndim < 2]
     groups = [{"params": heavy, "weight_decay": decay}, {"params": light, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
+    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))]
+    return [*found, Muon(kernels, lr=rate, weight_decay=decay)] if muon else found
 
 
 def rate_at(progress: float, peak: float, warmup: float = 0.03) -> float:
@@ -76,7 +79,7 @@ class Run:
         self.net = self.net.to(memory_format=torch.channels_last)
         self.net.text.mean.copy_(self.bank.mean)
         self.net.text.std.copy_(self.bank.std)
-        self.opt = optimiser(self.net, args.rate, args.weight_decay)
+        self.optimisers = optimisers(self.net, args.rate, args.weight_decay, args.muon)
         self.average = Average(self.net, args.average)
         self.used, self.steps, self.images = 0.0, 0, 0
         self.state_path = (args.state or args.out / "state") / "detector_state.pt"
@@ -85,7 +88,8 @@ class Run:
         if self.state_path.is_file():
             s = torch.load(self.state_path, map_location=self.device, weights_only=True)
             self.net.load_state_dict(s["net"])
-            self.opt.load_state_dict(s["opt"])
+            for optimiser, state in zip(self.optimisers, s["optimisers"], strict=True):
+                optimiser.load_state_dict(state)
             self.average.state, self.average.steps = s["ema"], s["steps"]
             self.used, self.steps, self.images = s["used"], s["steps"], s["images"]
         elif self.args.init:
@@ -103,7 +107,7 @@ class Run:
         """Averaged weights as float16, and the full state; both replaced at once."""
         count = {"used": self.used, "steps": self.steps, "images": self.images}
         ema = {k: v.half().cpu() if v.is_floating_point() else v.cpu() for k, v in self.average.state.items()}
-        full = {"net": self.net.state_dict(), "opt": self.opt.state_dict(), "ema": self.average.state, **count}
+        full = {"net": self.net.state_dict(), "optimisers": [o.state_dict() for o in self.optimisers], "ema": self.average.state, **count}
         for path, value in ((self.args.out / "detector_ema.pt", {"ema": ema, **count}), (self.state_path, full)):
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.save(value, path.with_suffix(".part"))
@@ -175,8 +179,9 @@ def train(args: argparse.Namespace) -> None:
     saved = checked = time.monotonic()
     while run.used < budget:
         progress = run.used / budget
-        for group in run.opt.param_groups:
-            group["lr"] = rate_at(progress, args.rate)
+        for optimiser in run.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate_at(progress, args.rate)
         late = progress > args.plain_after
         size = small if progress < args.small_until else (WIDTH, HEIGHT)
         tiles = min(args.tiles, 0.12) if late else args.tiles
@@ -190,7 +195,7 @@ def train(args: argparse.Namespace) -> None:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=not args.no_bf16):
             outputs = cells(images)
         loss, parts = detector_loss(run.net, outputs, phrases, batch, *cells_of[size])
-        run.opt.zero_grad(set_to_none=True)
+        run.net.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(run.net.parameters(), 5.0)
         # A broken step (overflow) is left out, without waiting for the device.
@@ -198,7 +203,8 @@ def train(args: argparse.Namespace) -> None:
         for p in run.net.parameters():
             if p.grad is not None:
                 p.grad.copy_(torch.where(ok, p.grad, 0.0))
-        run.opt.step()
+        for optimiser in run.optimisers:
+            optimiser.step()
         run.average.update(run.net)
         for k, v in {"loss": loss.detach(), "norm": norm, **parts}.items():
             sums[k] = sums.get(k, 0) + torch.where(torch.isfinite(v), v, 0.0)
@@ -249,6 +255,7 @@ def main() -> None:
     p.add_argument("--stop-after", type=float, default=0.0, help="leave after so many minutes; the state is kept")
     p.add_argument("--batch", type=int, default=256)
     p.add_argument("--rate", type=float, default=1.5e-3)
+    p.add_argument("--muon", action="store_true", help="Muon for the convolutions (muon.py), AdamW for the rest")
     p.add_argument("--weight-decay", type=float, default=0.03)
     p.add_argument("--max-frames", type=int, default=61440)
     p.add_argument("--val-frames", type=int, default=256)

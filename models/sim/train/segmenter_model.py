@@ -335,6 +335,25 @@ def head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
 
+def mask_statistics(logits: Tensor) -> tuple[Tensor, ...]:
+    """What mask logits ``[B, M, h, w]`` say of themselves, each ``[B, M]``: the IoU to be expected if their probabilities are right,
+    the mean probability inside, the stability (SAM's ratio of areas at a raised and a lowered threshold) at 1 and 3, the area.
+    All are smoothed by a pixel, so that they are defined where nothing is found."""
+
+    def area(x: Tensor) -> Tensor:
+        return x.to(logits.dtype).sum((2, 3))
+
+    def ratio(part: Tensor, whole: Tensor) -> Tensor:
+        return part / (whole + 1.0)
+
+    probability = logits.sigmoid()
+    inside = area(logits > 0)
+    covered, total = area(probability * (logits > 0)), area(probability)
+    stability = [ratio(area(logits > t), area(logits > -t)) for t in (1.0, 3.0)]
+    share = (inside + 1.0) / (logits.shape[2] * logits.shape[3])
+    return ratio(covered, inside + total - covered), ratio(covered, inside), *stability, share.log() * 0.1
+
+
 class MaskDecoder(nn.Module):
     """Embeddings and prompts -> low-resolution mask logits at stride 2 and predicted IoUs."""
 
@@ -364,6 +383,9 @@ class MaskDecoder(nn.Module):
         self.to_finest = nn.Conv2d(cfg.finer, cfg.finest * 4, 1)
         self.kernels = nn.ModuleList(head(c, c, cfg.finest + 1) for _ in range(NUM_MASKS))
         self.iou = head(c, c, NUM_MASKS)
+        self.quality = head(c + NUM_MASKS * 6, 64, NUM_MASKS)
+        nn.init.zeros_(self.quality[-1].weight)
+        nn.init.zeros_(self.quality[-1].bias)
 
     def unfold(self, embeddings: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What all prompts of an image share: the embeddings at strides 16, 8, 4 and, still folded, 2."""
@@ -417,7 +439,9 @@ class MaskDecoder(nn.Module):
             folded = folded + kernels[..., -1].repeat_interleave(4, 1).unsqueeze(1)
             folded = folded.transpose(1, 2).reshape(-1, 4 * NUM_MASKS, side, side)
         low_res = F.pixel_shuffle(folded, 2)
-        return low_res, self.iou(state[:, 0])
+        guess = self.iou(state[:, 0])
+        evidence = torch.cat([guess, *mask_statistics(folded[:, ::4].detach()), state[:, 0]], 1)
+        return low_res, guess + self.quality(evidence)
 
 
 class Segmenter(nn.Module):

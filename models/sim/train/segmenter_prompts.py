@@ -59,8 +59,8 @@ def bounds(mask: Tensor) -> Tensor:
     return torch.stack([x0, y0, x1, y1], 1)
 
 
-def jitter(box: Tensor, size: int) -> Tensor:
-    """Detector-like boxes: a third tight, the rest moved by up to 10 or 25 % a side, some 40 % larger."""
+def jitter(box: Tensor, size: int, loose_share: float) -> Tensor:
+    """Detector-like boxes: a third tight, the rest moved by up to 10 or 25 % a side, a share up to 40 % a side larger."""
     p, device = len(box), box.device
     kind = torch.rand(p, 1, device=device)
     extent = (box[:, 2:] - box[:, :2]).repeat(1, 2)
@@ -68,7 +68,7 @@ def jitter(box: Tensor, size: int) -> Tensor:
     moved = box + (torch.rand(p, 4, device=device) * 2 - 1) * amount * extent
     outward = torch.tensor([-1.0, -1.0, 1.0, 1.0], device=device)
     loose = box + outward * extent * torch.rand(p, 4, device=device) * 0.4
-    moved = torch.where(kind > 0.9, loose, moved)
+    moved = torch.where(kind > 1 - loose_share, loose, moved)
     low, high = torch.minimum(moved[:, :2], moved[:, 2:] - 2), moved[:, 2:]
     return torch.cat([low, high], 1).clamp(0, size)
 
@@ -93,7 +93,7 @@ def blurred(mask: Tensor, kernel: int, times: int) -> Tensor:
     return x.squeeze(1)
 
 
-def make(maps: Tensor, valid: Tensor, per_image: int, ids: int) -> Prompts:
+def make(maps: Tensor, valid: Tensor, per_image: int, ids: int, loose_share: float = 0.1) -> Prompts:
     b, _, size, _ = maps.shape
     device = maps.device
     kind, chosen = choose(maps, per_image, ids, minimum=max(16, round(60 * (size / 384) ** 2)))
@@ -103,7 +103,7 @@ def make(maps: Tensor, valid: Tensor, per_image: int, ids: int) -> Prompts:
     target = F.avg_pool2d(mask.unsqueeze(1).to(torch.bfloat16 if device.type == "cuda" else torch.float32), 2).float()
     p = len(mask)
     tight = bounds(mask)
-    box = jitter(tight, size)
+    box = jitter(tight, size, loose_share)
 
     # Points are drawn from cells of four pixels, by how much of a cell is the object's.
     share = F.avg_pool2d(target, 2).squeeze(1)

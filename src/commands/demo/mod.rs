@@ -59,7 +59,7 @@ pub struct DemoArgs {
     /// Classes that the node is told half way
     #[arg(long, value_name = "\"A, B\"", default_value = THEN)]
     then_classes: String,
-    /// Detections with a score above it are kept. The shipped 0.64 is set so that hardly anything absent is named; this
+    /// Detections with a score above it are kept. The shipped one is set so that hardly anything absent is named; this
     /// default finds more, at the best balance of precision and recall on held-out scenes
     #[arg(long, default_value_t = 0.5, value_name = "SCORE")]
     box_threshold: f64,
