@@ -143,7 +143,9 @@ fn the_log_is_on_the_graph_and_a_flood_of_it_loses_no_count() {
         };
     }
     assert_eq!(accounted, FLOOD);
-    drop((running, subscription));
+    drop(running);
+    let subscription = subscription.unwrap();
+    until("off the graph", || subscription.publishers() == 0);
 }
 
 #[test]

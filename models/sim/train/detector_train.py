@@ -31,7 +31,7 @@ from detector_loss import PhraseBank, detector_loss  # noqa: E402
 from detector_model import HEIGHT, WIDTH, Detector, cell_centres  # noqa: E402
 from detector_quick import quick_ap  # noqa: E402
 from detector_views import CpuViews  # noqa: E402
-from muon import Muon  # noqa: E402
+from muon import optimisers  # noqa: E402
 
 
 class Average:
@@ -49,16 +49,6 @@ class Average:
         mine = [v for v in self.state.values() if v.is_floating_point()]
         theirs = [current[k] for k, v in self.state.items() if v.is_floating_point()]
         torch._foreach_lerp_(mine, theirs, share)
-
-
-def optimisers(net: nn.Module, rate: float, decay: float, muon: bool) -> list[torch.optim.Optimizer]:
-    """AdamW, or Muon for the convolutions and AdamW for the rest; no weight decay on biases, norms and scalars."""
-    kernels = [p for p in net.parameters() if muon and p.ndim == 4]
-    heavy = [p for p in net.parameters() if p.ndim >= 2 and not (muon and p.ndim == 4)]
-    light = [p for p in net.parameters() if p.ndim < 2]
-    groups = [{"params": heavy, "weight_decay": decay}, {"params": light, "weight_decay": 0.0}]
-    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))]
-    return [*found, Muon(kernels, lr=rate, weight_decay=decay)] if muon else found
 
 
 def rate_at(progress: float, peak: float, warmup: float = 0.03) -> float:

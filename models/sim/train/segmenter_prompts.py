@@ -192,6 +192,13 @@ def mask_loss(logits: Tensor, target: Tensor, inside: Tensor, weight: Tensor) ->
     return 10 * focal + dice + local
 
 
+@torch.no_grad()
+def true_iou(logits: Tensor, prompts: Prompts, valid: Tensor) -> Tensor:
+    """The IoU ``f32[P, 4]`` that masks have with what was asked for; arguments as ``loss`` takes them."""
+    found, wanted = (logits > 0) & (valid[prompts.image] > 0), prompts.target >= 0.5
+    return (found & wanted).sum((2, 3)) / (found | wanted).sum((2, 3)).clamp(min=1)
+
+
 def loss(logits: Tensor, predicted_iou: Tensor, prompts: Prompts, valid: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """Focal + Dice + boundary-weighted cross-entropy per token, best of tokens 1-3, and the error of the predicted IoU.
 
@@ -216,16 +223,12 @@ def loss(logits: Tensor, predicted_iou: Tensor, prompts: Prompts, valid: Tensor)
     share = torch.where(prompts.single, 1.0, 0.4)
     # A little of the mean keeps the tokens that never win alive.
     several = ((best + 0.05 * alternatives.mean(1)) * share * asked).sum() / total
-    with torch.no_grad():
-        found, wanted = (logits > 0) & (inside > 0), target >= 0.5
-        both = (found & wanted).sum((2, 3)).float()
-        union = found.sum((2, 3)).float() + wanted.sum((2, 3)).float() - both
-        true_iou = both / union.clamp(min=1)
+    reached = true_iou(logits, prompts, valid)
     # L1 beside MSE: the mean absolute error is what callers feel.
-    error = predicted_iou.float() - true_iou
+    error = predicted_iou.float() - reached
     iou_loss = ((2 * error**2 + error.abs()).mean(1) * asked).sum() / total
     parts = {
         "first": first.detach(), "several": several.detach(),
-        "iou": (true_iou[:, 0] * asked).sum() / total, "iou_error": (error.detach().abs()[:, 0] * asked).sum() / total,
+        "iou": (reached[:, 0] * asked).sum() / total, "iou_error": (error.detach().abs()[:, 0] * asked).sum() / total,
     }  # fmt: skip
     return first + several + iou_loss, parts

@@ -42,17 +42,17 @@ def gather(model: Segmenter, images: Images, prompts: int, minutes: float) -> tu
         asked = segmenter_prompts.make(maps, valid, prompts, IDS, LOOSE)
         embeddings = model.image_encoder(model.normalise(rgb) * valid)
         low, _ = model.decode(embeddings, asked.coords, asked.labels, nothing, torch.zeros(1), prompts)
-        found, wanted = (low > 0) & (valid[asked.image, :, ::2, ::2] > 0), asked.target >= 0.5
-        true = (found & wanted).sum((2, 3)) / (found | wanted).sum((2, 3)).clamp(min=1)
-        filled = wanted.flatten(1).any(1)
+        filled = (asked.target >= 0.5).flatten(1).any(1)
         inputs.append(given.pop()[filled])
-        truths.append(true[filled])
+        truths.append(segmenter_prompts.true_iou(low, asked, valid[:, :, ::2, ::2])[filled])
     hook.remove()
     return torch.cat(inputs), torch.cat(truths)
 
 
-def fit(quality: torch.nn.Module, inputs: Tensor, truths: Tensor, steps: int) -> float:
-    """Least absolute error: its mean is what callers feel. The error on the last tenth, not fitted to."""
+def fit(quality: torch.nn.Module, inputs: Tensor, truths: Tensor, steps: int) -> tuple[float, float]:
+    """Least absolute error: its mean is what callers feel. The error without and with `quality` on a tenth that is not fitted to."""
+    order = torch.randperm(len(inputs))
+    inputs, truths = inputs[order], truths[order]
     guess, kept = inputs[:, : truths.shape[1]], len(inputs) // 10
     optimiser = torch.optim.AdamW(quality.parameters(), weight_decay=1e-2)
     for step in range(steps):
@@ -63,12 +63,13 @@ def fit(quality: torch.nn.Module, inputs: Tensor, truths: Tensor, steps: int) ->
         error.abs().mean().backward()
         optimiser.step()
     with torch.no_grad():
-        return float((guess[-kept:] + quality(inputs[-kept:]) - truths[-kept:]).abs().mean())
+        rest = truths[-kept:] - guess[-kept:]
+        return float(rest.abs().mean()), float((quality(inputs[-kept:]) - rest).abs().mean())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=Path, action="append", default=[], help="folder of fresh .npz shards (may be repeated)")
+    parser.add_argument("--frames", type=Path, action="append", required=True, help="folder of fresh .npz shards (may be repeated)")
     parser.add_argument("--init", type=Path, required=True, help="trained weights (a segmenter_ema.pt)")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", type=int, default=320, help="input size of the files to be written: the statistics depend on it")
@@ -78,6 +79,8 @@ def main() -> None:
     parser.add_argument("--rendered", type=float, default=0.75, help="share of rendered frames; the rest is procedural")
     parser.add_argument("--max-frames", type=int, default=3000)
     args = parser.parse_args()
+    if empty := [str(folder) for folder in args.frames if not any(folder.glob("*.npz"))]:
+        raise SystemExit(f"no .npz shards in {', '.join(empty)}")
     torch.manual_seed(11)
     stored = torch.load(args.init, map_location="cpu", weights_only=True)
     model = Segmenter(SegmenterConfig(**stored["config"])).eval()
@@ -87,16 +90,12 @@ def main() -> None:
         raise SystemExit(f"not in {args.init}: {', '.join(wrong)}")
     model.resize(args.size)
     frames = Frames(args.frames, torch.device("cpu"), args.max_frames)
-    while frames.count < min(512, args.max_frames):  # they are loaded by a thread
+    while not frames.count:  # they are loaded by a thread
         time.sleep(0.2)
     images = Images(frames, args.size, torch.device("cpu"), 400, args.rendered, 0.3)
     inputs, truths = gather(model, images, args.prompts, args.minutes)
     frames.close()
-    order = torch.randperm(len(inputs))
-    inputs, truths = inputs[order], truths[order]
-    kept = len(inputs) // 10
-    before = float((inputs[-kept:, : truths.shape[1]] - truths[-kept:]).abs().mean())
-    after = fit(model.mask_decoder.quality, inputs, truths, args.steps)
+    before, after = fit(model.mask_decoder.quality, inputs, truths, args.steps)
     print(f"{len(inputs)} prompts; mean error of the predicted IoU over all masks, held out: {before:.4f}, then {after:.4f}")
     state = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     torch.save({"config": stored["config"] | {"size": args.size}, "model": state, "step": stored.get("step", 0)}, args.out)

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 import segmenter_prompts as prompts_of
+from muon import optimisers
 from segmenter_data import Frames, Images
 from segmenter_model import Segmenter, SegmenterConfig
 from segmenter_world2d import IDS
@@ -59,6 +60,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: all)")
     parser.add_argument("--warm-steps", type=int, default=400)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--muon", action="store_true", help="Muon for the convolutions (muon.py), AdamW for the rest")
     parser.add_argument("--decay", type=float, default=0.03)
     parser.add_argument("--max-frames", type=int, default=40000)
     parser.add_argument("--wait-frames", type=int, default=0, help="do not start before so many frames are loaded")
@@ -90,13 +92,6 @@ def write_atomically(value: dict, path: Path) -> None:
     partial = path.with_suffix(".partial")
     torch.save(value, partial)
     os.replace(partial, path)
-
-
-def groups(model: Segmenter, decay: float) -> list[dict]:
-    """No weight decay on biases, norms and single vectors."""
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    vectors = [p for p in model.parameters() if p.dim() <= 1]
-    return [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
 def accumulate(model: Segmenter, batch: tuple[Tensor, Tensor, Tensor], each: int, loss_of, amp: bool, again: float) -> dict[str, Tensor]:
@@ -156,9 +151,8 @@ def measure(average: Average, cfg: SegmenterConfig, batches: list, each: int, am
             side = cfg.size // 2
             nothing = torch.zeros(1, 1, side, side, device=device)
             low, iou = model.decode(embeddings, asked.coords, asked.labels, nothing, torch.zeros(1, device=device), each)
-        found, wanted = (low > 0) & (valid[asked.image, :, ::2, ::2] > 0), asked.target >= 0.5
-        true = (found & wanted).sum((2, 3)) / (found | wanted).sum((2, 3)).clamp(min=1)
-        filled = wanted.flatten(1).any(1)
+        true = prompts_of.true_iou(low, asked, valid[:, :, ::2, ::2])
+        filled = (asked.target >= 0.5).flatten(1).any(1)
         boxed, pointed = (asked.labels == 2).any(1), (asked.labels == 1).any(1)
         chosen = true.gather(1, 1 + iou[:, 1:].argmax(1, keepdim=True)).squeeze(1)
         for name, rows, value in (
@@ -195,13 +189,14 @@ def main() -> None:
         stored = torch.load(args.init, map_location=device, weights_only=True)
         model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in stored["model"].items()}, strict=False)
     model = model.to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(groups(model, args.decay), lr=args.lr, betas=(0.9, 0.98), fused=True)
+    learners = optimisers(model, args.lr, args.decay, args.muon)
     average = Average(model, args.average)
     step, spent = 0, 0.0
     if state_path.exists():
         saved = torch.load(state_path, map_location=device, weights_only=True)
         model.load_state_dict(saved["model"])
-        optimiser.load_state_dict(saved["optimiser"])
+        for learner, its_state in zip(learners, saved["optimisers"], strict=True):
+            learner.load_state_dict(its_state)
         average.state = {k: v.to(device) for k, v in saved["average"].items()}
         step, spent = saved["step"], saved["spent"]
         print(f"resumed at step {step}, {spent / 60:.1f} minutes into the schedule", flush=True)
@@ -234,7 +229,10 @@ def main() -> None:
             saved_at = elapsed
             write_atomically({"config": final.as_dict(), "model": average.half(), "step": step}, args.out / "segmenter_ema.pt")
             write_atomically(
-                {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "average": average.state, "step": step, "spent": elapsed},
+                {
+                    "model": model.state_dict(), "optimisers": [o.state_dict() for o in learners], "average": average.state,
+                    "step": step, "spent": elapsed,
+                },
                 state_path,
             )  # fmt: skip
             held = measure(average, final, probe, args.prompts, amp, device)
@@ -251,9 +249,10 @@ def main() -> None:
             print(f"step {step}: input size {size}", flush=True)
         warm = min(1.0, (step + 1) / args.warm_steps)
         rate = args.lr * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        optimiser.zero_grad(set_to_none=True)
+        for learner in learners:
+            learner.zero_grad(set_to_none=True)
+            for group in learner.param_groups:
+                group["lr"] = rate
         parts = accumulate(model, images.batch(args.batch), args.prompts, loss_of, amp, args.again)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 2.0)
         if step % 20 == 0 and not torch.isfinite(norm):
@@ -264,7 +263,8 @@ def main() -> None:
         for parameter in model.parameters():
             if parameter.grad is not None:
                 parameter.grad = torch.where(scale > 0, parameter.grad, torch.zeros_like(parameter.grad))
-        optimiser.step()
+        for learner in learners:
+            learner.step()
         step += 1
         average.update(model, step)
         for name, value in parts.items():
