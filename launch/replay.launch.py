@@ -36,8 +36,10 @@ PASSED_ON = {
     "name": ("scenelex", "Name of the node."),
     "namespace": ("", "Namespace of the node."),
     "overlay": ("", "Most overlay pictures a second."),
-    "log_level": ("info", "Least severe messages that are logged."),
+    "log_level": ("info", "Least severe messages that are logged. Never above info: that the node is ready, it says at this level."),
 }
+# The player waits for READY: without the messages of level info it would wait for ever.
+CHOICES = {"log_level": ["debug", "info"]}
 
 ARGUMENTS = [
     DeclareLaunchArgument("bag", description="Folder of the bag to play."),
@@ -55,7 +57,10 @@ ARGUMENTS = [
         description="What plays and records: `ros2 bag`, or `scenelex play` and `scenelex record`. auto: rosbag2 where it "
         "is installed.",
     ),
-    *(DeclareLaunchArgument(name, default_value=value, description=text) for name, (value, text) in PASSED_ON.items()),
+    *(
+        DeclareLaunchArgument(name, default_value=value, description=text, choices=CHOICES.get(name))
+        for name, (value, text) in PASSED_ON.items()
+    ),
 ]
 
 

@@ -129,6 +129,7 @@ fn every_fault_has_its_kind_and_ends() {
         (json!({"fault": "duplicate_keys"}), "reply", 1),
         (json!({"fault": "unauthorised"}), "unauthorised", 1),
         (json!({"fault": "rejects_format"}), "reply", 2),
+        (json!({"fault": "reasoning"}), "reply", 3),
         (json!({"fault": "redirect"}), "redirect", 1),
         (json!({"fault": "length"}), "length", 1),
         (json!({"fault": "refusal"}), "refused", 1),
@@ -287,6 +288,21 @@ fn a_server_without_response_format_is_remembered() {
     assert_eq!(word(&runtime.block_on(ask(&always))), "rejected");
     let never = client(ChatConfig { structured: Structured::Never, ..server.config() });
     assert_eq!(runtime.block_on(ask(&never)).unwrap(), GOOD);
+}
+
+#[test]
+fn what_a_reasoning_model_does_not_take_is_remembered() {
+    let server = Server::start();
+    server.fault(&json!({"fault": "reasoning"}));
+    let (runtime, client) = (runtime(), client(server.config()));
+    assert_eq!(runtime.block_on(ask(&client)).unwrap(), GOOD);
+    assert_eq!(runtime.block_on(ask(&client)).unwrap(), GOOD);
+    let requests = server.requests();
+    let has = |part: &str| requests.iter().map(|request| request["body"].get(part).is_some()).collect::<Vec<_>>();
+    assert_eq!(has("max_tokens"), [true, false, false, false]);
+    assert_eq!(has("max_completion_tokens"), [false, true, true, true]);
+    assert_eq!(has("temperature"), [true, true, false, false]);
+    assert_eq!(has("response_format"), [true; 4]);
 }
 
 #[test]

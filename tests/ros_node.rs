@@ -1,4 +1,5 @@
-//! The node as a process: tiny models with a known answer, another node of this crate as camera and consumer.
+//! The node as a process: tiny models with a known answer, another node of this crate as camera and consumer. And the
+//! end of its life-cycle services, which no process would show in time.
 
 #![cfg(feature = "dds")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
@@ -14,10 +15,13 @@ use std::{
 
 use scenelex::ros::{
     Qos, Transport,
+    arguments::RosArguments,
     dds::{DdsTransport, Environment},
+    lifecycle::Lifecycle,
     messages::{
         Clock, DiagnosticArray, Header, Image, KeyValue, LabeledMaskArray, RosMessage, SetVocabulary,
         SetVocabularyRequest, Time, Vocabulary,
+        lifecycle::{ChangeState, ChangeStateRequest, TransitionMessage},
     },
     transport::{Publisher, RawSubscription, call, subscribe},
 };
@@ -203,4 +207,27 @@ fn the_node_follows_its_arguments_and_loses_no_result_at_its_end() {
     results.extend(masks.try_iter().map(|result| result.header.stamp.nanosec));
     assert!(results.is_sorted_by(|a, b| a < b), "a result came twice or out of order: {results:?}");
     assert!(log.contains(&format!("processed={} ", results.len())), "{results:?} arrived; the node said: {log}");
+}
+
+#[test]
+fn a_transition_that_nobody_carries_out_does_not_keep_the_services_from_ending() {
+    let domain = Domain::unused();
+    let (node, peer) = (join(&domain), join(&domain));
+    let identity = RosArguments::default().identity("scenelex").unwrap();
+    let lifecycle = Lifecycle::start(&node, &identity).unwrap();
+    let client = peer.client("/scenelex/change_state", "lifecycle_msgs/srv/ChangeState").unwrap();
+    let request = ChangeStateRequest { transition: TransitionMessage { id: 0, label: "configure".to_owned() } };
+    let asking = move || {
+        // The answer may be lost on the way: whoever sends it leaves.
+        let _ = call::<ChangeState>(&*client, &request, LONG);
+    };
+    std::thread::Builder::new().spawn(asking).unwrap();
+    until("the request waits", || lifecycle.changes.len() == 1);
+    let (sender, ended) = mpsc::sync_channel(1);
+    let ending = move || {
+        drop(lifecycle);
+        let _ = sender.send(());
+    };
+    std::thread::Builder::new().spawn(ending).unwrap();
+    assert!(ended.recv_timeout(LONG).is_ok(), "the services do not end");
 }

@@ -7,6 +7,9 @@
 mod support;
 
 use std::{
+    fs,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
     sync::mpsc::{self, RecvTimeoutError, SyncSender},
     time::{Duration, Instant},
 };
@@ -21,7 +24,9 @@ use scenelex::ros::{
         log::{Log, level},
     },
     rosout::{self, Rosout},
-    transport::{Durability, Publisher, Reliability, TopicInfo, TransportError, call, serve, subscribe},
+    transport::{
+        Durability, Mismatch, Publisher, RawClient, Reliability, TopicInfo, TransportError, call, serve, subscribe,
+    },
 };
 use support::Domain;
 use tracing::{Dispatch, dispatcher::with_default};
@@ -203,4 +208,112 @@ fn what_is_not_the_expected_message_is_skipped() {
     publisher.publish(scenelex::ros::cdr::encode(&StringMessage { data: "good".to_owned() }).unwrap()).unwrap();
     assert_eq!(received.recv_timeout(LONG).unwrap(), "good");
     assert!(a.advertise("/talk", "String", Qos::RELIABLE).is_err(), "a type without its package was accepted");
+}
+
+#[test]
+fn who_comes_after_many_came_and_went_is_known() {
+    let domain = Domain::unused();
+    let (a, b) = (join("a", &domain), join("b", &domain));
+    let listener = || subscribe::<StringMessage, _>(&b, "/talk", Qos::RELIABLE, |_| {}).unwrap();
+    // One that nobody asks meanwhile; the other tells what both have heard of.
+    let [idle, watched] = [(); 2].map(|()| Publisher::<StringMessage>::new(&a, "/talk", Qos::RELIABLE).unwrap());
+    for _ in 0..2 {
+        let passing = listener();
+        until("it came", || watched.raw().subscribers() == 1);
+        drop(passing);
+        until("it went", || watched.raw().subscribers() == 0);
+    }
+    let _stays = listener();
+    until("the last one came", || watched.raw().subscribers() == 1);
+    until("it is known", || idle.raw().subscribers() == 1);
+}
+
+#[test]
+fn an_idle_client_finds_the_server_that_came_last() {
+    let domain = Domain::unused();
+    let (a, b) = (join("a", &domain), join("b", &domain));
+    let (name, kind) = ("/test/a/set_vocabulary", "scenelex/srv/SetVocabulary");
+    let server = || {
+        let answer = |_| SetVocabularyResponse { version: 7, ..SetVocabularyResponse::default() };
+        serve::<SetVocabulary, _>(&a, name, answer).unwrap()
+    };
+    let [idle, watching] = [(); 2].map(|()| b.client(name, kind).unwrap());
+    let ask = |client: &dyn RawClient, timeout: Duration| {
+        call::<SetVocabulary>(client, &SetVocabularyRequest::default(), timeout).map(|response| response.version)
+    };
+    for _ in 0..2 {
+        let passing = server();
+        assert_eq!(ask(&*watching, LONG).unwrap(), 7);
+        drop(passing);
+        until("it went", || ask(&*watching, Duration::from_millis(50)).is_err());
+    }
+    let _stays = server();
+    assert_eq!(ask(&*watching, LONG).unwrap(), 7);
+    assert_eq!(ask(&*idle, LONG).unwrap(), 7);
+}
+
+#[test]
+fn what_does_not_fit_is_named() {
+    let domain = Domain::unused();
+    let (a, b, c, d) = (join("a", &domain), join("b", &domain), join("c", &domain), join("d", &domain));
+    let subscription = subscribe::<Image, _>(&b, "/camera", Qos::RELIABLE, |_| {}).unwrap();
+    assert_eq!(subscription.mismatch(), None, "nobody is there");
+    let camera = Publisher::<Image>::new(&a, "/camera", Qos::LATEST).unwrap();
+    let reliability = Some(Mismatch::Policy("reliability"));
+    until("the subscription knows", || subscription.mismatch() == reliability);
+    until("the publisher knows", || camera.raw().subscribers() == 0 && camera.raw().mismatch() == reliability);
+    assert_eq!(subscription.publishers(), 0);
+    let good = Publisher::<Image>::new(&c, "/camera", Qos::RELIABLE).unwrap();
+    until("one that fits is enough", || subscription.publishers() == 1 && subscription.mismatch().is_none());
+    drop((camera, good));
+    until("what has left is forgotten", || subscription.publishers() == 0 && subscription.mismatch().is_none());
+    let _labels = Publisher::<LabelInfo>::new(&d, "/camera", Qos::RELIABLE).unwrap();
+    let other = Some(Mismatch::Type(LabelInfo::TYPE.to_owned()));
+    until("the other type is named", || subscription.mismatch() == other);
+}
+
+/// `scenelex record`, killed at the end, and its bag.
+struct Recorder {
+    process: Child,
+    bag: PathBuf,
+}
+
+impl Recorder {
+    fn start(domain: &Domain, topic: &str) -> Self {
+        let bag = std::env::temp_dir().join(format!("scenelex-stopped-{}", std::process::id()));
+        let process = Command::new(env!("CARGO_BIN_EXE_scenelex"))
+            .args(["record", topic, "--out"])
+            .arg(&bag)
+            .env("ROS_DOMAIN_ID", domain.id.to_string())
+            .env("ROS_LOCALHOST_ONLY", "1")
+            .stderr(Stdio::null())
+            .spawn();
+        Self { process: process.unwrap(), bag }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = fs::remove_dir_all(&self.bag);
+    }
+}
+
+#[test]
+fn who_is_in_haste_is_not_held_up_by_a_subscriber_that_stands_still() {
+    let domain = Domain::unused();
+    let a = join("a", &domain);
+    let publisher = a.advertise_in_haste("/talk", StringMessage::TYPE, Qos::RELIABLE).unwrap();
+    let recorder = Recorder::start(&domain, "/talk");
+    until("matched", || publisher.subscribers() == 1);
+    let stopped = Command::new("kill").args(["-STOP", &recorder.process.id().to_string()]).status();
+    assert!(stopped.unwrap().success());
+    let message = scenelex::ros::cdr::encode(&StringMessage { data: "unheard".to_owned() }).unwrap();
+    let begun = Instant::now();
+    let refused = (0..60).filter(|_| publisher.publish(message.clone()).is_err()).count();
+    let took = begun.elapsed();
+    assert!(refused >= 40, "{refused} refused: a window of 16 and no more");
+    // Those that wait take 0.1 s each.
+    assert!(took < Duration::from_secs(2), "{took:?}");
 }

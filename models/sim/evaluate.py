@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure the default models on scenes, colour-category pairs and words they were never trained on.
 
-    python models/sim/evaluate.py --frames 400                     # renders its own held-out frames (MUJOCO_GL=egl)
+    python models/sim/evaluate.py                                  # renders its own held-out frames (MUJOCO_GL=egl)
     python models/sim/evaluate.py --val DIR --pairs DIR            # or takes shards made by scenelex_sim.dataset
     python models/sim/evaluate.py --photos shared/data/photos      # real photographs for the masks
     python models/sim/evaluate.py --choose-threshold --skip 256 --frames 112
@@ -40,6 +40,7 @@ from scenelex_sim.taxonomy import (  # noqa: E402
 LOW = 0.005  # boxes below this score are not ranked
 SMALL = 24.0
 ABSENT = 20  # prompts for absent things a frame, where false boxes are counted
+MEASURED = 256  # frames of val for the figures; those after them are for the choice of the threshold
 
 
 class Frames:
@@ -216,8 +217,10 @@ def evaluate_detector(bundle: Path, val: Path | None, pairs: Path | None, limit:
     above = [{k: Found(f.boxes[f.scores > threshold], f.scores[f.scores > threshold]) for k, f in hit.items()} for hit in found]
     out["recall_at_threshold"] = average_precision(seen, above, names, category)["recall"]
     out["words"] = average_precision(seen, found, [w for w, _, _ in words], lambda o, p: o["category"] == words[p][1])
-    new = [w for w, _, c in words if new_words(w.split(" ", 1)[1], c)]
-    out["words_new"] = {"ap50": float(np.mean([out["words"]["phrases"].get(w, 0.0) for w in new])), "words": len(new)}
+    # As for all words, those of categories that no frame shows are left out.
+    ap = out["words"]["phrases"]
+    new = [ap[w] for w, _, c in words if w in ap and new_words(w.split(" ", 1)[1], c)]
+    out["words_new"] = {"ap50": float(np.mean(new)) if new else 0.0, "words": len(new)}
 
     combos = sorted(HELD_OUT_PAIRS)
     phrases = [f"{with_article(colour)} {name}" for colour, name in combos]
@@ -257,8 +260,8 @@ def main() -> None:
     p.add_argument("--val", type=Path, help="shards of the split val; rendered if absent")
     p.add_argument("--pairs", type=Path, help="shards of the split pairs; rendered if absent")
     p.add_argument("--photos", type=Path, help="COCO-panoptic folder of photographs")
-    p.add_argument("--frames", type=int, default=400, help="frames of each split")
-    p.add_argument("--skip", type=int, default=0, help="first frame of val to choose the threshold on; figures are always of frames from 0 on")
+    p.add_argument("--frames", type=int, default=MEASURED, help="frames of each split; 256 to 367 of val chose the shipped threshold")
+    p.add_argument("--skip", type=int, default=MEASURED, help="first frame of val to choose the threshold on; figures begin at frame 0")
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--choose-threshold", action="store_true", help="only print the detector threshold that meets the target on these frames")
     p.add_argument("--only", choices=("detector", "segmenter"))
@@ -273,8 +276,11 @@ def main() -> None:
         print(detector_table(result["detector"]))
     if args.only != "detector":
         import eval_masks
+        from scenelex_sim.dataset import render_small
 
-        result["segmenter"] = eval_masks.evaluate_segmenter(args.segmenter, args.val, args.photos, min(args.frames, 200), args.threads)
+        limit = min(args.frames, 200)
+        frames = args.val or render_small("val", limit)
+        result["segmenter"] = eval_masks.evaluate_segmenter(args.segmenter, frames, args.photos, limit, args.threads)
         print(eval_masks.table(result["segmenter"]))
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -109,6 +109,7 @@ impl Percentiles {
 pub struct Statistics {
     received: u64,
     last_received: Option<Instant>,
+    waiting_since: Option<Instant>,
     processed: u64,
     dropped: u64,
     bad: BTreeMap<&'static str, u64>,
@@ -124,6 +125,8 @@ pub struct Snapshot {
     pub received: u64,
     /// Time since the last of them.
     pub image_age: Option<Duration>,
+    /// Time since the first image that arrived after the last result or refusal; `None` where none did.
+    pub waiting: Option<Duration>,
     /// Images that became a result.
     pub processed: u64,
     /// Images replaced by newer ones before their turn.
@@ -149,6 +152,7 @@ impl Statistics {
         Self {
             received: 0,
             last_received: None,
+            waiting_since: None,
             processed: 0,
             dropped: 0,
             bad: BTreeMap::new(),
@@ -162,6 +166,12 @@ impl Statistics {
     pub fn count_received(&mut self, arrived: Instant) {
         self.received += 1;
         self.last_received = Some(arrived);
+        self.waiting_since.get_or_insert(arrived);
+    }
+
+    /// No result is awaited any more of the images that have arrived.
+    pub const fn give_up(&mut self) {
+        self.waiting_since = None;
     }
 
     /// Counts images replaced by newer ones.
@@ -172,11 +182,13 @@ impl Statistics {
     /// Counts an image that could not be processed. `kind` comes from the error ([`crate::pipeline::FrameError::kind`]).
     pub fn count_bad(&mut self, kind: &'static str) {
         *self.bad.entry(kind).or_default() += 1;
+        self.waiting_since = None;
     }
 
     /// Counts a result and remembers where its time went.
     pub fn count_processed(&mut self, durations: &StageDurations, finished: Instant) {
         self.processed += 1;
+        self.waiting_since = None;
         match (self.frames.get_mut(self.next), self.finished.get_mut(self.next)) {
             (Some(frame), Some(time)) => (*frame, *time) = (*durations, finished),
             _ => {
@@ -199,6 +211,7 @@ impl Statistics {
         Snapshot {
             received: self.received,
             image_age: self.last_received.map(|last| now.saturating_duration_since(last)),
+            waiting: self.waiting_since.map(|since| now.saturating_duration_since(since)),
             processed: self.processed,
             dropped: self.dropped,
             bad: self.bad.clone(),
@@ -247,6 +260,28 @@ mod tests {
         assert_eq!(snapshot.stages[&Stage::Total].p50, ms(343), "frames 88 to 599 are kept");
         assert_eq!(snapshot.stages[&Stage::Overhead].max, ms(300));
         assert!((snapshot.rate_hz - 10.0).abs() < 1e-9, "{}", snapshot.rate_hz);
+    }
+
+    #[test]
+    fn it_is_waited_from_the_first_image_after_a_result() {
+        let mut statistics = Statistics::new();
+        let start = Instant::now();
+        let waiting = |statistics: &Statistics, now: u64| statistics.snapshot(start + ms(now)).waiting;
+        assert_eq!(waiting(&statistics, 5000), None, "nothing has come yet");
+        for arrived in [5000, 5100] {
+            statistics.count_received(start + ms(arrived));
+        }
+        assert_eq!(waiting(&statistics, 5200), Some(ms(200)));
+        statistics.count_processed(&StageDurations::default(), start + ms(5300));
+        assert_eq!(waiting(&statistics, 60_000), None, "no image, no result");
+        statistics.count_received(start + ms(60_000));
+        statistics.count_bad("codec");
+        assert_eq!(waiting(&statistics, 60_100), None, "a refusal is an answer too");
+        statistics.count_received(start + ms(60_200));
+        statistics.count_dropped(1);
+        assert_eq!(waiting(&statistics, 60_300), Some(ms(100)), "a newer one took its place");
+        statistics.give_up();
+        assert_eq!(waiting(&statistics, 60_300), None);
     }
 
     #[test]

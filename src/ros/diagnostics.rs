@@ -7,16 +7,18 @@ use std::{
 
 use super::{
     lifecycle::State,
-    messages::{DiagnosticArray, DiagnosticStatus, Header, KeyValue, Octet},
+    messages::{CompressedImage, DiagnosticArray, DiagnosticStatus, Header, Image, KeyValue, Octet, RosMessage as _},
     refresh::RefreshStatus,
+    transport::{Mismatch, RawSubscription},
 };
 use crate::{
-    pipeline::Snapshot,
+    pipeline::{Snapshot, Stage},
     types::{Stamp, Vocabulary},
     vocabulary::chat::BreakerStatus,
 };
 
-/// Without an image for this long the camera counts as silent.
+/// Without an image for this long the camera counts as silent; without a result for this long and the time that results
+/// take of late, the node does.
 const SILENCE: Duration = Duration::from_secs(3);
 
 /// What a report is made of.
@@ -57,16 +59,59 @@ pub struct CameraReport<'r> {
     pub image_topic: &'r str,
     /// Publishers on that topic; `None` while it is not subscribed to.
     pub publishers: Option<usize>,
+    /// Why they are not heard, while no image comes.
+    pub mismatch: Option<Mismatch>,
     /// Counts and latencies.
     pub counts: Snapshot,
     /// Results that no subscriber took in time.
     pub unsent: u64,
 }
 
+impl<'r> CameraReport<'r> {
+    /// Of a camera whose images come through `images`, where it is subscribed to.
+    #[must_use]
+    pub fn new(
+        name: &'r str,
+        image_topic: &'r str,
+        images: Option<&dyn RawSubscription>,
+        counts: Snapshot,
+        unsent: u64,
+    ) -> Self {
+        Self {
+            name,
+            image_topic,
+            publishers: images.map(RawSubscription::publishers),
+            // Asked only where the answer is shown: it goes through everything on the graph.
+            mismatch: images.filter(|_| is_silent(&counts)).and_then(RawSubscription::mismatch),
+            counts,
+            unsent,
+        }
+    }
+
+    /// How long images have been coming without a result, where that is longer than it should be.
+    fn overdue(&self, cameras: usize) -> Option<Duration> {
+        // Every camera's image may have its turn before this one's.
+        let turns = u32::try_from(cameras).unwrap_or(u32::MAX);
+        let usual = self.counts.stages.get(&Stage::Total).map_or(Duration::ZERO, |total| total.p50);
+        self.counts.waiting.filter(|waiting| *waiting > SILENCE.saturating_add(usual.saturating_mul(turns)))
+    }
+}
+
+fn is_silent(counts: &Snapshot) -> bool {
+    counts.image_age.is_none_or(|age| age > SILENCE)
+}
+
 /// Makes reports; remembers the last one to tell what is new.
 pub struct Diagnostics {
-    /// Bad images of each camera.
-    bad: Vec<u64>,
+    /// Every camera.
+    known: Vec<Known>,
+}
+
+/// What was said of a camera up to the last report.
+#[derive(Default)]
+struct Known {
+    bad: u64,
+    mismatch: Option<Mismatch>,
 }
 
 impl Default for Diagnostics {
@@ -79,7 +124,7 @@ impl Diagnostics {
     /// Nothing reported yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { bad: Vec::new() }
+        Self { known: Vec::new() }
     }
 
     /// One message for `/diagnostics`.
@@ -87,9 +132,9 @@ impl Diagnostics {
         let mut status = vec![lifecycle(report)];
         if let Some(working) = &report.working {
             let part = Part { node: report.node, models: working.models };
-            self.bad.resize(working.cameras.len(), 0);
-            for (camera, known_bad) in working.cameras.iter().zip(&mut self.bad) {
-                status.push(frames(&part, working, camera, known_bad));
+            self.known.resize_with(working.cameras.len(), Known::default);
+            for (camera, known) in working.cameras.iter().zip(&mut self.known) {
+                status.push(frames(&part, working, camera, known));
             }
             status.push(vocabulary(&part, working));
             status.extend(working.refresh.as_ref().map(|loop_status| refresh(&part, loop_status, now)));
@@ -98,21 +143,30 @@ impl Diagnostics {
     }
 }
 
-/// How a camera's images fare; `known_bad` is how many could not be processed up to the last report.
-fn frames(part: &Part<'_>, working: &Working<'_>, camera: &CameraReport<'_>, known_bad: &mut u64) -> DiagnosticStatus {
+/// How a camera's images fare.
+fn frames(part: &Part<'_>, working: &Working<'_>, camera: &CameraReport<'_>, known: &mut Known) -> DiagnosticStatus {
     let counts = &camera.counts;
     let bad: u64 = counts.bad.values().sum();
-    let newly_bad = bad - bad.min(*known_bad);
-    *known_bad = bad;
-    let silent = counts.image_age.is_none_or(|age| age > SILENCE);
+    let newly_bad = bad - bad.min(known.bad);
+    known.bad = bad;
+    let silent = is_silent(counts);
     let (level, message) = if camera.publishers.is_none() {
         (DiagnosticStatus::OK, "inactive: images are not taken".to_owned())
     } else if !working.enabled {
         (DiagnosticStatus::OK, "switched off by ~/enable: images are let pass".to_owned())
+    } else if silent && let Some(mismatch) = &camera.mismatch {
+        let message = unheard(camera.image_topic, mismatch);
+        if known.mismatch.as_ref() != Some(mismatch) {
+            known.mismatch = Some(mismatch.clone());
+            tracing::warn!("{message}");
+        }
+        (DiagnosticStatus::STALE, message)
     } else if silent && camera.publishers == Some(0) {
         (DiagnosticStatus::STALE, format!("nobody publishes {}", camera.image_topic))
     } else if silent {
         (DiagnosticStatus::STALE, format!("no image on {} for {} s or more", camera.image_topic, SILENCE.as_secs()))
+    } else if let Some(overdue) = camera.overdue(working.cameras.len()) {
+        (DiagnosticStatus::WARN, format!("no result for {} s although images arrive", overdue.as_secs()))
     } else if newly_bad > 0 {
         (DiagnosticStatus::WARN, format!("{newly_bad} images could not be processed"))
     } else {
@@ -141,6 +195,24 @@ fn frames(part: &Part<'_>, working: &Working<'_>, camera: &CameraReport<'_>, kno
     values.extend(working.runs_on.iter().map(|(model, providers)| value(&format!("{model}_runs_on"), providers)));
     let name = if camera.name.is_empty() { "frames".to_owned() } else { format!("frames of {}", camera.name) };
     part.status(&name, level, message, values)
+}
+
+/// Why images that are published do not come, and what helps.
+fn unheard(topic: &str, mismatch: &Mismatch) -> String {
+    match mismatch {
+        Mismatch::Policy(policy) => {
+            let remedy = if *policy == "reliability" { ": set qos.image.reliability to best_effort" } else { "" };
+            format!("a publisher of {topic} is there, but its QoS does not fit ({policy}){remedy}")
+        }
+        Mismatch::Type(other) => {
+            let remedy = match other.as_str() {
+                Image::TYPE => "set image_transport to raw",
+                CompressedImage::TYPE => "set image_transport to compressed",
+                _ => "remap image to a topic of images",
+            };
+            format!("{topic} is published as {other}: {remedy}")
+        }
+    }
 }
 
 /// Where the node stands in its life cycle, and why not further.
@@ -236,5 +308,100 @@ impl Part<'_> {
             hardware_id: self.models.to_owned(),
             values,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::{
+        pipeline::Statistics,
+        types::{StageDurations, VocabularySource},
+    };
+
+    fn seconds(value: u64) -> Duration {
+        Duration::from_secs(value)
+    }
+
+    fn camera(counts: Snapshot) -> CameraReport<'static> {
+        let (name, image_topic) = ("", "/camera");
+        CameraReport { name, image_topic, publishers: Some(1), mismatch: None, counts, unsent: 0 }
+    }
+
+    /// Level and message of the only camera.
+    fn said(diagnostics: &mut Diagnostics, enabled: bool, camera: CameraReport<'_>) -> (Octet, String) {
+        let vocabulary = Vocabulary {
+            version: 1,
+            source: VocabularySource::Configuration,
+            created: SystemTime::UNIX_EPOCH,
+            entries: Vec::new(),
+        };
+        let working = Working {
+            models: "tiny",
+            runs_on: &[],
+            cameras: vec![camera],
+            enabled,
+            vocabulary: Arc::new(vocabulary),
+            refresh: None,
+        };
+        let report = Report {
+            node: "/scenelex",
+            state: State::Active,
+            trouble: None,
+            working: Some(working),
+            stamp: Stamp::default(),
+        };
+        let array = diagnostics.report(&report, Instant::now());
+        let frames = array.status.into_iter().find(|status| status.name == "scenelex: frames").unwrap();
+        (frames.level, frames.message)
+    }
+
+    #[test]
+    fn images_without_results_are_a_warning() {
+        let mut diagnostics = Diagnostics::new();
+        let start = Instant::now();
+        let mut statistics = Statistics::new();
+        let mut after = |statistics: &mut Statistics, at: u64, enabled, publishers| {
+            let now = start + seconds(at);
+            statistics.count_received(now);
+            let camera = CameraReport { publishers, ..camera(statistics.snapshot(now)) };
+            said(&mut diagnostics, enabled, camera)
+        };
+        // The first result may take a while.
+        assert_eq!(after(&mut statistics, 100, true, Some(1)).0, DiagnosticStatus::OK);
+        assert_eq!(after(&mut statistics, 103, true, Some(1)).0, DiagnosticStatus::OK);
+        let warning = (DiagnosticStatus::WARN, "no result for 4 s although images arrive".to_owned());
+        assert_eq!(after(&mut statistics, 104, true, Some(1)), warning);
+        assert_eq!(after(&mut statistics, 104, false, Some(1)).0, DiagnosticStatus::OK, "switched off");
+        assert_eq!(after(&mut statistics, 104, true, None).0, DiagnosticStatus::OK, "inactive");
+        // Where results take 10 s, 13 s without one are no news.
+        let slow = StageDurations { total: seconds(10), ..StageDurations::default() };
+        statistics.count_processed(&slow, start + seconds(110));
+        assert_eq!(after(&mut statistics, 110, true, Some(1)).0, DiagnosticStatus::OK);
+        assert_eq!(after(&mut statistics, 123, true, Some(1)).0, DiagnosticStatus::OK);
+        assert_eq!(after(&mut statistics, 124, true, Some(1)).1, "no result for 14 s although images arrive");
+        statistics.count_bad("codec");
+        assert_eq!(after(&mut statistics, 124, true, Some(1)).1, "1 images could not be processed");
+    }
+
+    #[test]
+    fn a_camera_that_is_silent_but_there_is_not_called_absent() {
+        let mut diagnostics = Diagnostics::new();
+        let mut of = |publishers, mismatch| {
+            let camera = CameraReport { publishers, mismatch, ..camera(Statistics::new().snapshot(Instant::now())) };
+            let (level, message) = said(&mut diagnostics, true, camera);
+            assert_eq!(level, DiagnosticStatus::STALE);
+            message
+        };
+        assert_eq!(of(Some(0), None), "nobody publishes /camera");
+        assert_eq!(of(Some(1), None), "no image on /camera for 3 s or more");
+        let expected = "a publisher of /camera is there, but its QoS does not fit (reliability): \
+                        set qos.image.reliability to best_effort";
+        assert_eq!(of(Some(0), Some(Mismatch::Policy("reliability"))), expected);
+        let other = Mismatch::Type("sensor_msgs/msg/CompressedImage".to_owned());
+        let expected = "/camera is published as sensor_msgs/msg/CompressedImage: set image_transport to compressed";
+        assert_eq!(of(Some(1), Some(other)), expected);
     }
 }

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     inference::Thresholds,
-    pipeline::{PreparedVocabulary, VocabularyHandle, VocabularyRequest, VocabularyWorker},
+    pipeline::{PipelineConfig, PreparedVocabulary, VocabularyHandle, VocabularyRequest, VocabularyWorker},
     types::VocabularySource,
     vocabulary::{ClassSpec, VocabularyLimits},
 };
@@ -219,15 +219,17 @@ impl Engine {
         let (worker, tuning, thresholds) = (Arc::clone(&self.worker), Arc::clone(&self.tuning), self.thresholds);
         let (vocabulary, label_info, time) = (self.vocabulary.clone(), self.label_info(), self.time.clone());
         Box::new(move |settings, changed| {
-            let config = settings.pipeline(&thresholds);
-            config.validate().map_err(|error| error.to_string())?;
-            if changed.contains(&"classes") {
+            let next = tuned(settings, &thresholds, &tuning.load());
+            next.config.validate().map_err(|error| error.to_string())?;
+            // An empty list cannot come into use, but where none is in use there is nothing to do.
+            let none = || settings.classes.is_empty() && vocabulary.current().vocabulary.entries.is_empty();
+            if changed.contains(&"classes") && !none() {
                 let classes = settings.classes.iter().map(ClassSpec::new).collect();
                 let request = VocabularyRequest::new(classes, VocabularySource::Configuration);
                 worker.apply(request).map_err(|error| format!("classes: {error}"))?;
             }
-            let box_threshold = config.box_threshold;
-            tuning.store(Arc::new(Tuning { config, overlay_interval: settings.overlay_interval }));
+            let box_threshold = next.config.box_threshold;
+            tuning.store(Arc::new(next));
             // It carries the threshold, and who comes late gets the last one.
             if changed.contains(&"box_threshold") {
                 let message = convert::label_info(&vocabulary.current().vocabulary, time.now(), box_threshold);
@@ -250,13 +252,8 @@ impl Engine {
     }
 
     fn watched<'e>(&self, index: usize, camera: &'e Camera, now: Instant) -> CameraReport<'e> {
-        CameraReport {
-            name: &camera.name,
-            image_topic: &camera.topic,
-            publishers: camera.images.as_ref().map(|images| images.publishers()),
-            counts: self.intake.counts(index).snapshot(now),
-            unsent: self.frames.unsent(index),
-        }
+        let counts = self.intake.counts(index).snapshot(now);
+        CameraReport::new(&camera.name, &camera.topic, camera.images.as_deref(), counts, self.frames.unsent(index))
     }
 
     /// Stops input, lets the frame under way be published, takes everything off the graph.
@@ -283,6 +280,13 @@ impl Engine {
     }
 }
 
+/// What `settings` make of the next frames. Threads and provider stay those that the models were loaded with: where the
+/// threads follow the number of cores, that may be another one by now.
+fn tuned(settings: &Settings, shipped: &Thresholds, running: &Tuning) -> Tuning {
+    let config = PipelineConfig { execution: running.config.execution, ..settings.pipeline(shipped) };
+    Tuning { config, overlay_interval: settings.overlay_interval }
+}
+
 fn announce_labels(on: &[Publisher<LabelInfo>], message: &LabelInfo) {
     for publisher in on {
         if let Err(error) = publisher.publish(message) {
@@ -291,10 +295,22 @@ fn announce_labels(on: &[Publisher<LabelInfo>], message: &LabelInfo) {
     }
 }
 
-/// Brings the list in force that the node starts with: the kept one where there is one, else the `classes` parameter.
+/// Brings the list in force that the node starts with: the kept one where there is one, else the `classes` parameter; the
+/// refresh loop's fixed classes are in either.
 fn set_first_classes(settings: &Settings, worker: &VocabularyWorker) -> Result<(), NodeError> {
-    let apply =
-        |classes: Vec<ClassSpec>, source: VocabularySource| worker.apply(VocabularyRequest::new(classes, source));
+    let fixed = settings.refresh.as_ref().map_or(&[][..], RefreshSettings::fixed);
+    let apply = |mut classes: Vec<ClassSpec>, source: VocabularySource| {
+        for name in fixed {
+            if !classes.iter().any(|class| class.label == *name) {
+                for class in &mut classes {
+                    class.synonyms.retain(|other| other != name);
+                    class.subclasses.retain(|other| other != name);
+                }
+                classes.push(ClassSpec::new(name));
+            }
+        }
+        worker.apply(VocabularyRequest::new(classes, source))
+    };
     if let Some(store) = settings.refresh.as_ref().and_then(RefreshSettings::store) {
         let kept = store.load().map_err(|error| error.to_string());
         let applied = kept.and_then(|kept| {
@@ -306,11 +322,32 @@ fn set_first_classes(settings: &Settings, worker: &VocabularyWorker) -> Result<(
             Err(error) => tracing::warn!(error, "the kept class list cannot be used"),
         }
     }
-    if !settings.classes.is_empty() {
+    if !(settings.classes.is_empty() && fixed.is_empty()) {
         let classes = settings.classes.iter().map(ClassSpec::new).collect();
         apply(classes, VocabularySource::Configuration).map_err(NodeError::Classes)?;
     } else if settings.refresh.is_none() {
         tracing::warn!("no classes are set: nothing is looked for until ~/set_vocabulary says what");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        pipeline::Execution,
+        ros::{parameter_table::TABLE, parameters::Values},
+    };
+
+    #[test]
+    fn threads_stay_those_that_the_models_were_loaded_with() {
+        let (settings, shipped) = (Settings::from_values(&Values::new(TABLE)).unwrap(), Thresholds::default());
+        // As if there had been other cores then.
+        let execution = Execution { detector_threads: 99, resolve_threads: 7, ..Execution::default() };
+        let config = PipelineConfig { execution, box_threshold: 0.9, ..settings.pipeline(&shipped) };
+        let running = Tuning { config, overlay_interval: Duration::from_secs(9) };
+        let config = PipelineConfig { execution, ..settings.pipeline(&shipped) };
+        let expected = Tuning { config, overlay_interval: settings.overlay_interval };
+        assert_eq!(tuned(&settings, &shipped, &running), expected);
+    }
 }

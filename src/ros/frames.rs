@@ -22,6 +22,9 @@ use super::{
 };
 use crate::pipeline::{Frame, Pipeline, PipelineConfig, Take, VocabularyHandle};
 
+/// How often it is looked who listens, whether images come or not.
+const WATCH: Duration = Duration::from_secs(1);
+
 /// How long the last results get to reach their subscribers.
 const FLUSH: Duration = Duration::from_millis(100);
 
@@ -102,12 +105,17 @@ impl FrameLoop {
         let mut tuned = tuning.load_full();
         let mut throttle = Throttle::new(LOG_INTERVAL);
         let gate = tap.as_ref().map(SceneTap::gate).unwrap_or_default();
+        let mut watched = Instant::now();
         loop {
+            if watched.elapsed() >= WATCH {
+                outputs.iter_mut().for_each(Outputs::watch);
+                watched = Instant::now();
+            }
             if let Ok(job) = segments.try_recv() {
                 let _under_way = gate.begin_frame();
                 job.run(&mut pipeline, &frames);
             }
-            let mut next = match intake.take(Duration::from_secs(1)) {
+            let mut next = match intake.take(WATCH) {
                 Take::Value(arrived) => Some(arrived),
                 Take::TimedOut => continue,
                 Take::Closed => break,

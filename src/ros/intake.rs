@@ -116,6 +116,7 @@ impl Intake {
         while let Some((camera, _)) = self.slots.try_take(|_| true) {
             self.counts(camera).count_dropped(1);
         }
+        (0..self.counts.len()).for_each(|camera| self.counts(camera).give_up());
     }
 
     /// Waits for an image: the newest of a camera. Cameras that have one waiting take turns.
@@ -250,6 +251,22 @@ mod tests {
         assert!(matches!(intake.take(Duration::ZERO), Take::Value(_)));
         let counts = intake.counts(0).snapshot(Instant::now());
         assert_eq!((counts.received, counts.bad.get("malformed")), (2, Some(&1)));
+    }
+
+    #[test]
+    fn no_result_is_awaited_of_images_that_were_given_up() {
+        let intake = Arc::new(Intake::new(1));
+        let mut handler = intake.handler(0, false);
+        let waiting = || intake.counts(0).snapshot(Instant::now()).waiting;
+        handler(CdrView::from_encapsulated(&message(1)).unwrap());
+        assert!(waiting().is_some());
+        intake.enable(false);
+        handler(CdrView::from_encapsulated(&message(2)).unwrap());
+        assert_eq!(waiting(), None);
+        intake.enable(true);
+        assert_eq!(waiting(), None, "the time it was switched off does not count");
+        handler(CdrView::from_encapsulated(&message(3)).unwrap());
+        assert!(waiting().is_some());
     }
 
     #[test]

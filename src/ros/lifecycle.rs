@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crossbeam::{
     atomic::AtomicCell,
     channel::{Receiver, Sender, bounded},
+    select,
 };
 
 use super::{
@@ -186,6 +187,8 @@ pub struct Lifecycle {
     /// What others ask for.
     pub changes: Receiver<Change>,
     events: Publisher<TransitionEvent>,
+    // Field order is drop order: who waits for an answer is sent away before the services wait for their last calls.
+    _stop: Sender<()>,
     _servers: [Box<dyn RawServer>; 5],
 }
 
@@ -197,6 +200,7 @@ impl Lifecycle {
     pub fn start(transport: &dyn Transport, identity: &NodeIdentity) -> Result<Self, NodeError> {
         let state = Arc::new(AtomicCell::new(Unconfigured));
         let (sender, changes) = bounded(WAITING);
+        let (stop, stopped) = bounded::<()>(0);
         let name = |service: &str| identity.resolve(&format!("~/{service}"));
         let (changing, getting, listing) = (Arc::clone(&state), Arc::clone(&state), Arc::clone(&state));
         let described = |ways: &mut dyn Iterator<Item = &'static Transition>| GetAvailableTransitionsResponse {
@@ -206,10 +210,8 @@ impl Lifecycle {
             state,
             changes,
             events: Publisher::new(transport, &name("transition_event")?, Qos::RELIABLE)?,
+            _stop: stop,
             _servers: [
-                serve::<ChangeState, _>(transport, &name("change_state")?, move |request| ChangeStateResponse {
-                    success: ask(changing.load(), &request, &sender),
-                })?,
                 serve::<GetState, _>(transport, &name("get_state")?, move |_| GetStateResponse {
                     current_state: getting.load().message(),
                 })?,
@@ -221,6 +223,10 @@ impl Lifecycle {
                 })?,
                 serve::<GetAvailableTransitions, _>(transport, &name("get_transition_graph")?, move |_| {
                     described(&mut TRANSITIONS.iter())
+                })?,
+                // Last: where another cannot be made, nobody waits for the answer of this one.
+                serve::<ChangeState, _>(transport, &name("change_state")?, move |request| ChangeStateResponse {
+                    success: ask(changing.load(), &request, &sender, &stopped),
                 })?,
             ],
         })
@@ -274,8 +280,8 @@ impl Change {
     }
 }
 
-/// Has the node's loop carry out what is asked for, and waits until it has.
-fn ask(state: State, request: &ChangeStateRequest, changes: &Sender<Change>) -> bool {
+/// Has the node's loop carry out what is asked for, and waits until it has or the other end of `stopped` is gone.
+fn ask(state: State, request: &ChangeStateRequest, changes: &Sender<Change>, stopped: &Receiver<()>) -> bool {
     let asked = &request.transition;
     let Some(transition) = allowed(state, asked) else {
         let ways: Vec<&str> = ways_from(state).map(|transition| transition.label).collect();
@@ -289,7 +295,14 @@ fn ask(state: State, request: &ChangeStateRequest, changes: &Sender<Change>) -> 
         return false;
     };
     let (reply, answer) = bounded(1);
-    changes.try_send(Change { transition, reply }).is_ok() && answer.recv().unwrap_or(false)
+    if changes.try_send(Change { transition, reply }).is_err() {
+        return false;
+    }
+    // What still waits when the loop ends is never answered: its queue lives as long as we hold its sender.
+    select! {
+        recv(answer) -> success => success.unwrap_or(false),
+        recv(stopped) -> _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -317,6 +330,25 @@ mod tests {
         ] {
             assert_eq!(goal(state, id, label), None, "{state:?} {id} {label}");
         }
+    }
+
+    #[test]
+    fn who_asks_for_a_transition_is_told_how_it_went_or_sent_away() {
+        let (changes, waiting) = bounded(WAITING);
+        let (stop, stopped) = bounded::<()>(0);
+        let request = ChangeStateRequest { transition: asked(1, "") };
+        std::thread::scope(|scope| {
+            for success in [true, false] {
+                let asking = scope.spawn(|| ask(Unconfigured, &request, &changes, &stopped));
+                waiting.recv().unwrap().reply(success);
+                assert_eq!(asking.join().unwrap(), success);
+            }
+            let asking = scope.spawn(|| ask(Unconfigured, &request, &changes, &stopped));
+            // Nobody carries it out, and nobody throws it away.
+            let _change = waiting.recv().unwrap();
+            drop(stop);
+            assert!(!asking.join().unwrap());
+        });
     }
 
     #[test]

@@ -252,25 +252,32 @@ impl Node {
     }
 
     fn configure(&mut self, shutdown: &Receiver<()>) -> Outcome {
-        let settings = self.parameters.settings();
+        let settings = self.parameters.begin_configuring();
         let configured = load(&settings, shutdown).and_then(|loaded| {
             let Some(loaded) = loaded else { return Ok(None) };
             Engine::configure(&*self.transport, &self.identity, &settings, loaded, self.clock.time()).map(Some)
         });
         match configured {
             Ok(Some(engine)) => {
-                self.parameters.applied_by(Some(engine.apply()));
+                if let Err(reason) = self.parameters.configured(engine.apply()) {
+                    tracing::warn!(
+                        reason,
+                        "what was set while the node was being configured cannot be used; it is as it was before"
+                    );
+                }
                 self.engine = Some(engine);
                 Outcome::Done
             }
-            Ok(None) => Outcome::Interrupted,
-            Err(error) => Outcome::Failed(error),
+            unconfigured => {
+                self.parameters.unconfigured();
+                unconfigured.err().map_or(Outcome::Interrupted, Outcome::Failed)
+            }
         }
     }
 
     /// Frees models and topics; the frame under way is still published.
     fn clean_up(&mut self) {
-        self.parameters.applied_by(None);
+        self.parameters.unconfigured();
         if let Some(engine) = self.engine.take() {
             engine.stop();
         }

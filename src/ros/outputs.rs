@@ -18,7 +18,7 @@ use super::{
     messages::{Detection2DArray, Header, Image, ImageView, LabeledMaskArray, RosMessage},
     names::InvalidName,
     throttle::Throttle,
-    transport::{LINGER, Qos, RawPublisher, Transport, TransportError},
+    transport::{LINGER, Mismatch, Qos, RawPublisher, Transport, TransportError},
 };
 use crate::{
     imaging::draw_overlay,
@@ -38,8 +38,11 @@ pub enum OutputError {
 
 /// One output topic with the buffers of its messages.
 struct Output {
+    topic: String,
     publisher: Arc<dyn RawPublisher>,
     buffers: MessageBuffers,
+    /// Whether it was said that a subscriber asks for too much.
+    told: bool,
 }
 
 impl Output {
@@ -49,12 +52,30 @@ impl Output {
         topic: &str,
         qos: Qos,
     ) -> Result<Self, OutputError> {
-        let publisher = transport.advertise(&node.resolve(topic)?, M::TYPE, qos)?;
-        Ok(Self { publisher, buffers: MessageBuffers::new() })
+        let topic = node.resolve(topic)?;
+        // The next frame hardly waits for who is slow to take this one's results.
+        let publisher = transport.advertise_in_haste(&topic, M::TYPE, qos)?;
+        Ok(Self { topic, publisher, buffers: MessageBuffers::new(), told: false })
     }
 
     fn wanted(&self) -> bool {
         self.publisher.subscribers() > 0
+    }
+
+    /// Takes note of who came and went, and says once that somebody cannot be served.
+    fn watch(&mut self) {
+        self.publisher.subscribers();
+        if !self.told
+            && let Some(Mismatch::Policy(policy)) = self.publisher.mismatch()
+        {
+            self.told = true;
+            let remedy = match policy {
+                "reliability" => "set qos.results.reliability to reliable, or have it ask for best effort",
+                _ => "have it ask for less",
+            };
+            let topic = &self.topic;
+            tracing::warn!(topic, policy, "a subscriber gets nothing: its QoS asks for more than is offered; {remedy}");
+        }
     }
 
     fn publish<T: Serialize>(&mut self, message: &T) -> Result<(), TransportError> {
@@ -124,6 +145,14 @@ impl Outputs {
     #[must_use]
     pub fn unsent(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.unsent)
+    }
+
+    /// Takes note of who came and went. Between frames that may be far apart, as a transport keeps such news only so long.
+    pub fn watch(&mut self) {
+        let Self { masks, detections, semantic, instances, overlay, .. } = self;
+        for output in [masks, detections, semantic, instances, overlay] {
+            output.watch();
+        }
     }
 
     /// Publishes a result. `rgb` is the image it was made from, `queued` how long that waited, `largest_id` the
@@ -199,5 +228,134 @@ fn image<'a>(result: &FrameResult, size: ImageSize, encoding: &'static str, data
         is_bigendian: 0,
         step: u32::try_from(data.len() / (size.height.max(1) as usize)).unwrap_or(0),
         data,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, sync::Mutex};
+
+    use bytes::Bytes;
+    use tracing::{Dispatch, dispatcher::with_default};
+
+    use super::*;
+    use crate::ros::{
+        arguments::RosArguments,
+        transport::{MessageHandler, RawClient, RawServer, RawSubscription, ServiceHandler, TopicInfo},
+    };
+
+    const UNSUPPORTED: TransportError = TransportError::Unsupported { transport: "test", ability: "do that" };
+
+    /// A wire that ends here, with a subscriber on every topic that asks for too much.
+    #[derive(Clone, Default)]
+    struct Wire(Arc<Seen>);
+
+    #[derive(Default)]
+    struct Seen {
+        unhurried: Mutex<Vec<String>>,
+        prompt: Mutex<Vec<String>>,
+        asked: AtomicU64,
+    }
+
+    impl RawPublisher for Wire {
+        fn publish(&self, _: Bytes) -> Result<(), TransportError> {
+            Ok(())
+        }
+
+        fn subscribers(&self) -> usize {
+            self.0.asked.fetch_add(1, Ordering::Relaxed);
+            0
+        }
+
+        fn mismatch(&self) -> Option<Mismatch> {
+            Some(Mismatch::Policy("reliability"))
+        }
+
+        fn flush(&self, _: Duration) -> bool {
+            true
+        }
+    }
+
+    impl Transport for Wire {
+        fn node_name(&self) -> &str {
+            "/scenelex"
+        }
+
+        fn advertise(&self, topic: &str, _: &str, _: Qos) -> Result<Arc<dyn RawPublisher>, TransportError> {
+            self.0.unhurried.lock().unwrap().push(topic.to_owned());
+            Ok(Arc::new(self.clone()))
+        }
+
+        fn advertise_in_haste(&self, topic: &str, _: &str, _: Qos) -> Result<Arc<dyn RawPublisher>, TransportError> {
+            self.0.prompt.lock().unwrap().push(topic.to_owned());
+            Ok(Arc::new(self.clone()))
+        }
+
+        fn subscribe(
+            &self,
+            _: &str,
+            _: &str,
+            _: Qos,
+            _: MessageHandler,
+        ) -> Result<Box<dyn RawSubscription>, TransportError> {
+            Err(UNSUPPORTED)
+        }
+
+        fn serve(&self, _: &str, _: &str, _: ServiceHandler) -> Result<Box<dyn RawServer>, TransportError> {
+            Err(UNSUPPORTED)
+        }
+
+        fn client(&self, _: &str, _: &str) -> Result<Box<dyn RawClient>, TransportError> {
+            Err(UNSUPPORTED)
+        }
+
+        fn topics(&self) -> Vec<TopicInfo> {
+            Vec::new()
+        }
+    }
+
+    /// Where log lines go.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn outputs(wire: &Wire) -> Outputs {
+        let node = RosArguments::default().identity("scenelex").unwrap();
+        Outputs::new(wire, &node, "~", Qos::RELIABLE, Duration::ZERO).unwrap()
+    }
+
+    #[test]
+    fn no_topic_of_a_frame_waits_for_its_subscribers() {
+        let wire = Wire::default();
+        let _outputs = outputs(&wire);
+        let topics = ["masks", "detections", "semantic/image", "instances/image", "overlay/image"];
+        assert_eq!(*wire.0.prompt.lock().unwrap(), topics.map(|topic| format!("/scenelex/{topic}")));
+        assert!(wire.0.unhurried.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn every_topic_is_watched_and_what_cannot_be_served_is_said_once() {
+        let (wire, lines) = (Wire::default(), Lines::default());
+        let mut outputs = outputs(&wire);
+        let writer = lines.clone();
+        let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        with_default(&Dispatch::new(log), || {
+            outputs.watch();
+            outputs.watch();
+        });
+        assert_eq!(wire.0.asked.load(Ordering::Relaxed), 10);
+        let log = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(log.matches("qos.results.reliability").count(), 5, "{log}");
+        assert!(log.contains("/scenelex/semantic/image") && log.contains("policy=\"reliability\""), "{log}");
     }
 }

@@ -408,7 +408,7 @@ pub const TABLE: &[Parameter] = &[
         Range::Doubles(0.1, 3600.0),
         "Seconds for a question with all its repetitions.",
     ),
-    parameter("llm.requests_per_hour", Default::Integer(120), Range::Integers(1, 100_000), "Most requests in an hour."),
+    parameter("llm.requests_per_hour", Default::Integer(400), Range::Integers(1, 100_000), "Most requests in an hour."),
     parameter("llm.record", Default::Text(""), Range::Any, "File to which every exchange is appended. Empty: none."),
     parameter(
         "llm.replay",

@@ -295,7 +295,8 @@ impl RefreshLoop {
             None => (None, None),
         };
         let (throttle, status) = (Throttle::new(LOG_INTERVAL), RefreshStatus::default());
-        let mut turn = Turn { refresher, encoder, limits, store, worker, vocabulary, made: None, throttle, status };
+        let (started, made) = (vocabulary.current().vocabulary.version, None);
+        let mut turn = Turn { refresher, encoder, limits, store, worker, vocabulary, started, made, throttle, status };
         let (alive, ended) = bounded::<()>(0);
         let (on_thread, handle) = (Arc::clone(&shared), runtime.handle().clone());
         let thread = std::thread::Builder::new().name("refresh".to_owned()).spawn(move || {
@@ -312,6 +313,8 @@ impl RefreshLoop {
                 on_thread.spare.store(Some(Box::new(image)));
                 on_thread.busy.store(false, Ordering::Release);
             }
+            // A list may have been set after the last look.
+            turn.keep_set(&turn.vocabulary.current().vocabulary);
         })?;
         let cameras = std::iter::repeat_with(Watched::default).take(cameras).collect();
         let awake = thread.thread().clone();
@@ -361,6 +364,8 @@ struct Turn {
     store: Option<Store>,
     worker: Arc<VocabularyWorker>,
     vocabulary: VocabularyHandle,
+    /// Version of the list that the loop found when it began.
+    started: u64,
     /// Version of the last list that this loop made.
     made: Option<u64>,
     throttle: Throttle,
@@ -381,6 +386,7 @@ impl Turn {
         if current.version > 0 && self.made != Some(current.version) {
             // Somebody else set it: it is where the loop goes on from.
             self.refresher.adopt(&specs(current));
+            self.keep_set(current);
             self.made = Some(current.version);
         }
         self.refresher.keep_views(live);
@@ -427,16 +433,31 @@ impl Turn {
         let alone = VocabularyBuilder::new(self.limits).build(&classes, source, SystemTime::now())?;
         let encoded = Some(Arc::new(PreparedVocabulary::encode(alone, &mut self.encoder)?));
         // Kept before it is announced: the end may come at once, and this thread may be without a core until then.
+        self.keep(&refreshed.classes);
+        // A list set meanwhile by somebody else is newer than the image this one was made from.
+        let expected = Some(current.version);
+        let applied = self.worker.apply(VocabularyRequest { classes, source, expected, encoded });
+        if applied.is_err() {
+            self.keep_set(&self.vocabulary.current().vocabulary);
+        }
+        self.made = Some(applied?);
+        Ok(true)
+    }
+
+    /// Keeps a list for the next start, where that is wanted.
+    fn keep(&self, classes: &[ClassSpec]) {
         if let Some(store) = &self.store
-            && let Err(error) = store.save(&refreshed.classes)
+            && let Err(error) = store.save(classes)
         {
             tracing::warn!(%error, "the class list could not be kept on disk");
         }
-        // A list set meanwhile by somebody else is newer than the image this one was made from.
-        let expected = Some(current.version);
-        let version = self.worker.apply(VocabularyRequest { classes, source, expected, encoded })?;
-        self.made = Some(version);
-        Ok(true)
+    }
+
+    /// Keeps the list in force, but for the one that the node started with: it does so again by itself.
+    fn keep_set(&self, current: &Vocabulary) {
+        if current.version != self.started {
+            self.keep(&specs(current));
+        }
     }
 }
 

@@ -134,6 +134,12 @@ impl RefreshSettings {
         }))
     }
 
+    /// Classes that are always in the list.
+    #[must_use]
+    pub fn fixed(&self) -> &[String] {
+        &self.config.fixed
+    }
+
     /// Where the last good list is kept.
     #[must_use]
     pub fn store(&self) -> Option<Store> {

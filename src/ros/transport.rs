@@ -159,6 +159,15 @@ pub struct TopicInfo {
     pub durability: Durability,
 }
 
+/// Why one end of a topic does not hear the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mismatch {
+    /// The subscription asks for more than the publisher offers; this policy (`reliability`, `durability`, …) is the first.
+    Policy(&'static str),
+    /// The other end has another type: this one, `package/msg/Name`.
+    Type(String),
+}
+
 /// Sorts topics and makes one of those that several publishers have, with the weakest of their offers.
 #[must_use]
 pub(super) fn merged(mut topics: Vec<TopicInfo>) -> Vec<TopicInfo> {
@@ -191,6 +200,20 @@ pub trait Transport: Send + Sync {
     /// # Errors
     /// [`TransportError::Create`], [`TransportError::UnknownType`].
     fn advertise(&self, topic: &str, type_name: &str, qos: Qos) -> Result<Arc<dyn RawPublisher>, TransportError>;
+
+    /// As [`Transport::advertise`], for whoever must not be held up: where a reliable subscription does not keep up,
+    /// [`RawPublisher::publish`] fails after 10 ms. A transport that cannot promise that publishes as usual.
+    ///
+    /// # Errors
+    /// As [`Transport::advertise`].
+    fn advertise_in_haste(
+        &self,
+        topic: &str,
+        type_name: &str,
+        qos: Qos,
+    ) -> Result<Arc<dyn RawPublisher>, TransportError> {
+        self.advertise(topic, type_name, qos)
+    }
 
     /// Calls `handler` for every sample on `topic` until the subscription is dropped.
     ///
@@ -241,6 +264,12 @@ pub trait RawPublisher: Send + Sync {
     /// Subscriptions matched at the moment.
     fn subscribers(&self) -> usize;
 
+    /// Why the last subscription that could not be matched was not, as of the last call of [`Self::subscribers`]. `None`
+    /// where there was none or the transport does not tell.
+    fn mismatch(&self) -> Option<Mismatch> {
+        None
+    }
+
     /// Waits until every matched reliable subscription has everything sent so far. False when `timeout` passed first.
     fn flush(&self, timeout: Duration) -> bool;
 }
@@ -249,6 +278,12 @@ pub trait RawPublisher: Send + Sync {
 pub trait RawSubscription: Send {
     /// Publishers matched at the moment.
     fn publishers(&self) -> usize;
+
+    /// Why none of the topic's publishers is heard. `None` where one is or should be, where there is none, and where the
+    /// transport does not tell.
+    fn mismatch(&self) -> Option<Mismatch> {
+        None
+    }
 }
 
 /// Keeps a service alive; dropping it ends its thread after the handler's current call.

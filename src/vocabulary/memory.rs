@@ -62,6 +62,12 @@ impl Memory {
         }
     }
 
+    /// Whether a class is in the list.
+    #[must_use]
+    pub fn has(&self, label: &str) -> bool {
+        self.known.get(label).is_some_and(|remembered| remembered.member)
+    }
+
     /// Takes what one refresh saw (labels normalised, best first) and gives the list it makes: at most `max_classes`,
     /// in the order in which they entered. Where there are more, the longest unseen and then the lowest scores are left
     /// out.

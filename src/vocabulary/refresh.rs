@@ -3,13 +3,14 @@
 //! ```text
 //! proposers, vision model ─▶ Ranking (occurrences × probability, filtered)
 //!                          ─▶ pre-refinement by language model, else lexicon ─▶ subclasses ─▶ Memory (hysteresis)
+//!                          ─▶ one owner for every name
 //! ```
 //!
 //! Nothing here can make a good list worse: whatever fails, the turn ends with an error, or goes on with what the lexicon
 //! knows, and the list in force stays until a better one is whole.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -25,7 +26,7 @@ use super::{
     refine::{
         offline,
         prompts::{self, SubclassPrompt},
-        reply::{self, ReplyError},
+        reply::{self, ReplyError, repair_parents},
     },
 };
 use crate::types::RgbImage;
@@ -34,8 +35,12 @@ use crate::types::RgbImage;
 const MOST_LOOKED: usize = 64;
 /// Words per target that a language model is asked for as hints.
 const MOST_HINTS: usize = 8;
+/// Classes that are asked about in one question where every class takes a list of words: longer replies are cut off.
+const CLASSES_AT_ONCE: usize = 48;
 /// Classes whose subclasses are remembered; beyond it all are forgotten.
 const REMEMBERED_SUBCLASSES: usize = 4096;
+/// Answers of the language model that are remembered.
+const REMEMBERED_ANSWERS: usize = 16;
 
 /// Makes a JPEG of an image, for a vision model; `None` when it cannot.
 pub type EncodeJpeg = fn(&RgbImage) -> Option<Vec<u8>>;
@@ -197,6 +202,24 @@ pub struct Refresher {
     views: BTreeMap<usize, View>,
     hints: Option<Vec<(String, String)>>,
     subclasses: HashMap<String, Vec<String>>,
+    answers: Answers,
+}
+
+/// Good answers to the last questions: a scene that stays as it is costs no request.
+#[derive(Default)]
+struct Answers(VecDeque<(ChatRequest, String)>);
+
+impl Answers {
+    fn to(&self, request: &ChatRequest) -> Option<String> {
+        self.0.iter().find_map(|(asked, answer)| (asked == request).then(|| answer.clone()))
+    }
+
+    fn remember(&mut self, request: ChatRequest, answer: String) {
+        if self.to(&request).is_none() {
+            self.0.truncate(REMEMBERED_ANSWERS - 1);
+            self.0.push_front((request, answer));
+        }
+    }
 }
 
 impl Refresher {
@@ -210,8 +233,8 @@ impl Refresher {
         encode_jpeg: EncodeJpeg,
     ) -> Self {
         let memory = Memory::new(config.hysteresis);
-        let (views, subclasses) = (BTreeMap::new(), HashMap::new());
-        Self { config, proposers, chat, lexicon, encode_jpeg, memory, views, hints: None, subclasses }
+        let (views, subclasses, answers) = (BTreeMap::new(), HashMap::new(), Answers::default());
+        Self { config, proposers, chat, lexicon, encode_jpeg, memory, views, hints: None, subclasses, answers }
     }
 
     /// The language model's client.
@@ -224,6 +247,8 @@ impl Refresher {
     pub fn adopt(&mut self, classes: &[ClassSpec]) {
         self.memory = Memory::new(self.config.hysteresis);
         self.memory.adopt(classes);
+        // They need no confirmation.
+        self.memory.adopt(&self.config.fixed.iter().map(ClassSpec::new).collect::<Vec<_>>());
     }
 
     /// Forgets what cameras other than these saw.
@@ -257,14 +282,23 @@ impl Refresher {
         let (candidates, caption) = together(self.views.values());
         let refined = self.refine_noting(&candidates, &caption, cancel, &mut trouble).await?;
         let mut seen = refined.classes;
+        separate_names(&mut seen);
+        self.keep_labels(&mut seen);
         self.add_fixed(&mut seen);
         self.add_subclasses(&mut seen, cancel, &mut trouble).await?;
         let refused = ranking.refused + refined.refused + trouble.refused;
-        // Classes that share a name would be refused as a whole list later.
-        separate_names(&mut seen);
-        let classes = self.memory.update(&seen, self.config.limits.max_classes);
+        let mut classes = self.memory.update(&seen, self.config.limits.max_classes);
         if classes.is_empty() {
             return Err(RefreshError::Nothing { refused });
+        }
+        // What is seen now and what is remembered may claim the same name, or each other as parents, or together be too
+        // much: one such class would have the whole list refused later.
+        separate_names(&mut classes);
+        repair_parents(&mut classes);
+        let names = self.config.limits.max_names.saturating_sub(1);
+        for class in &mut classes {
+            class.synonyms.truncate(names);
+            class.subclasses.truncate(names - class.synonyms.len());
         }
         Ok(Refreshed { classes, refinement: refined.by, refused, trouble: trouble.text })
     }
@@ -379,23 +413,38 @@ impl Refresher {
         cancel: &CancellationToken,
         trouble: &mut Trouble,
     ) -> Result<Refined, RefreshError> {
-        let labels: Vec<&str> = candidates.iter().map(|candidate| &*candidate.label).collect();
+        // In one order, whatever their scores are at this moment: the same labels are the same question.
+        let mut labels: Vec<&str> = candidates.iter().map(|candidate| &*candidate.label).collect();
+        labels.sort_unstable();
         let limits = self.config.limits;
         if self.config.targets.is_empty() {
             let scored: Vec<(&str, f32)> = candidates.iter().map(|c| (&*c.label, c.score)).collect();
-            let answer = self.ask(&prompts::group(&labels), cancel).await?;
+            let request = prompts::group(&labels);
+            let answer = self.ask_once(&request, cancel).await?;
             let read = reply::group(&answer, &scored, &limits)?;
+            self.answers.remember(request, answer);
             return Ok(Refined { classes: read.value, by: Refinement::LanguageModel, refused: read.refused });
         }
         self.fetch_hints(cancel, trouble).await?;
         let targets: Vec<&str> = self.config.targets.iter().map(String::as_str).collect();
         let hints = self.hints.as_deref().unwrap_or_default();
-        let answer = self.ask(&prompts::select(&labels, caption, &targets, hints), cancel).await?;
+        let request = prompts::select(&labels, caption, &targets, hints);
+        let answer = self.ask_once(&request, cancel).await?;
         let read = reply::select(&answer, &targets, &limits)?;
         // A class that no proposal names outright is there by the model's judgement alone; its score says so.
         let score = |label: &str| candidates.iter().find(|c| &*c.label == label).map_or(0.5, |c| c.score);
         let classes = read.value.iter().map(|label| ClassSpec { score: score(label), ..ClassSpec::new(*label) });
-        Ok(Refined { classes: classes.collect(), by: Refinement::LanguageModel, refused: read.refused })
+        let refined = Refined { classes: classes.collect(), by: Refinement::LanguageModel, refused: read.refused };
+        self.answers.remember(request, answer);
+        Ok(refined)
+    }
+
+    /// The answer that the same question got lately, or the model's.
+    async fn ask_once(&self, request: &ChatRequest, cancel: &CancellationToken) -> Result<String, RefreshError> {
+        match self.answers.to(request) {
+            Some(answer) => Ok(answer),
+            None => self.ask(request, cancel).await,
+        }
     }
 
     async fn fetch_hints(&mut self, cancel: &CancellationToken, trouble: &mut Trouble) -> Result<(), RefreshError> {
@@ -403,17 +452,27 @@ impl Refresher {
             return Ok(());
         }
         let targets: Vec<&str> = self.config.targets.iter().map(String::as_str).collect();
-        let asked = self.ask(&prompts::hints(&targets, MOST_HINTS), cancel).await;
-        let read = asked.and_then(|answer| Ok(reply::hints(&answer, &targets, &self.config.limits)?));
-        match read {
-            Ok(read) => {
-                trouble.refused += read.refused;
-                self.hints = Some(read.value);
+        let mut found = Vec::new();
+        for some in targets.chunks(CLASSES_AT_ONCE) {
+            let asked = self.ask(&prompts::hints(some, MOST_HINTS), cancel).await;
+            match asked.and_then(|answer| Ok(reply::hints(&answer, some, &self.config.limits)?)) {
+                Ok(read) => {
+                    trouble.refused += read.refused;
+                    found.extend(read.value);
+                }
+                Err(RefreshError::Stopped) => return Err(RefreshError::Stopped),
+                // A model that cannot stop would not the next time either.
+                Err(error @ RefreshError::Chat(ChatError::Length { .. })) => trouble.note(&error),
+                // They only help; the next turn asks again.
+                Err(error) => {
+                    trouble.note(&error);
+                    return Ok(());
+                }
             }
-            Err(RefreshError::Stopped) => return Err(RefreshError::Stopped),
-            // They only help; the next turn asks again.
-            Err(error) => trouble.note(&error),
         }
+        // What is a class itself needs no hint; in another batch nobody could know.
+        found.retain(|(word, _)| !targets.contains(&word.as_str()));
+        self.hints = Some(found);
         Ok(())
     }
 
@@ -425,16 +484,42 @@ impl Refresher {
         kept.map(|c| ClassSpec { score: c.score, ..ClassSpec::new(&*c.label) }).collect()
     }
 
-    fn add_fixed(&self, seen: &mut Vec<ClassSpec>) {
-        for fixed in &self.config.fixed {
-            let known = |class: &ClassSpec| class.label == *fixed || class.synonyms.contains(fixed);
-            if !seen.iter().any(known) {
-                seen.push(ClassSpec::new(fixed));
+    /// A class of the list that is now seen under one of its other names stays what it is called: consumers know it by
+    /// that. With targets a class has no other names.
+    fn keep_labels(&self, seen: &mut [ClassSpec]) {
+        if !self.config.targets.is_empty() {
+            return;
+        }
+        let labels: HashSet<String> = seen.iter().map(|class| class.label.clone()).collect();
+        let mut renamed = HashMap::new();
+        for class in seen.iter_mut().filter(|class| !self.memory.has(&class.label)) {
+            let known = |name: &&mut String| self.memory.has(name) && !labels.contains(&**name);
+            if let Some(name) = class.synonyms.iter_mut().find(known) {
+                std::mem::swap(name, &mut class.label);
+                renamed.insert(name.clone(), class.label.clone());
+            }
+        }
+        for class in seen {
+            if let Some(label) = renamed.get(&class.parent) {
+                class.parent.clone_from(label);
             }
         }
     }
 
-    /// Adds subclasses: from the cache, from the language model for all others at once, else from the lexicon.
+    /// The fixed classes come into the list as such, whatever else was seen and however it was called.
+    fn add_fixed(&self, seen: &mut Vec<ClassSpec>) {
+        for fixed in &self.config.fixed {
+            for class in seen.iter_mut().filter(|class| class.label != *fixed) {
+                class.synonyms.retain(|name| name != fixed);
+            }
+            match seen.iter_mut().find(|class| class.label == *fixed) {
+                Some(class) => class.score = 1.0,
+                None => seen.push(ClassSpec::new(fixed)),
+            }
+        }
+    }
+
+    /// Adds subclasses: from the cache, from the language model for all others, else from the lexicon.
     async fn add_subclasses(
         &mut self,
         seen: &mut [ClassSpec],
@@ -445,49 +530,52 @@ impl Refresher {
         if count == 0 {
             return Ok(());
         }
-        let unknown: Vec<&str> =
-            seen.iter().map(|c| c.label.as_str()).filter(|label| !self.subclasses.contains_key(*label)).collect();
-        if !unknown.is_empty() {
-            if self.subclasses.len() + unknown.len() > REMEMBERED_SUBCLASSES {
-                self.subclasses.clear();
-            }
-            let mut found = None;
-            if self.chat.is_some() {
-                let request = prompts::subclasses(&unknown, count, self.config.subclass_prompt);
-                let asked = self.ask(&request, cancel).await;
-                match asked.and_then(|answer| Ok(reply::subclasses(&answer, &unknown, count, &self.config.limits)?)) {
-                    Ok(read) => {
-                        trouble.refused += read.refused;
-                        found = Some(read.value);
-                    }
-                    Err(RefreshError::Stopped) => return Err(RefreshError::Stopped),
-                    Err(error) => trouble.note(&error),
-                }
-            }
-            // What the lexicon says instead of a language model that failed is used now but not remembered.
-            match (found, &self.lexicon) {
-                (Some(lists), _) => {
-                    let pairs = unknown.iter().map(|label| (*label).to_owned()).zip(lists);
-                    self.subclasses.extend(pairs.collect::<Vec<_>>());
-                }
-                (None, Some(lexicon)) if self.chat.is_none() => {
-                    let pairs = unknown.iter().map(|label| ((*label).to_owned(), lexicon.subclasses(label, count)));
-                    self.subclasses.extend(pairs.collect::<Vec<_>>());
-                }
-                (None, Some(lexicon)) => {
-                    for class in seen.iter_mut().filter(|class| !self.subclasses.contains_key(&class.label)) {
-                        class.subclasses = lexicon.subclasses(&class.label, count);
-                    }
-                }
-                (None, None) => {}
-            }
+        let known = |label: &&str| !self.subclasses.contains_key(*label);
+        let unknown: Vec<&str> = seen.iter().map(|class| class.label.as_str()).filter(known).collect();
+        if self.subclasses.len() + unknown.len() > REMEMBERED_SUBCLASSES {
+            self.subclasses.clear();
+        }
+        if self.chat.is_some() {
+            let found = self.ask_subclasses(&unknown, cancel, trouble).await?;
+            self.subclasses.extend(found);
         }
         for class in seen {
             if let Some(subclasses) = self.subclasses.get(&class.label) {
                 class.subclasses.clone_from(subclasses);
+            } else if let Some(lexicon) = &self.lexicon {
+                class.subclasses = lexicon.subclasses(&class.label, count);
+                // In place of a language model that failed it is used now but not remembered.
+                if self.chat.is_none() {
+                    self.subclasses.insert(class.label.clone(), class.subclasses.clone());
+                }
             }
         }
         Ok(())
+    }
+
+    /// Subclasses of those `classes` for which the language model gave an answer.
+    async fn ask_subclasses(
+        &self,
+        classes: &[&str],
+        cancel: &CancellationToken,
+        trouble: &mut Trouble,
+    ) -> Result<Vec<(String, Vec<String>)>, RefreshError> {
+        let (count, mut found) = (self.config.subclasses, Vec::new());
+        for some in classes.chunks(CLASSES_AT_ONCE) {
+            let asked = self.ask(&prompts::subclasses(some, count, self.config.subclass_prompt), cancel).await;
+            match asked.and_then(|answer| Ok(reply::subclasses(&answer, some, count, &self.config.limits)?)) {
+                Ok(read) => {
+                    trouble.refused += read.refused;
+                    found.extend(some.iter().map(|label| (*label).to_owned()).zip(read.value));
+                }
+                Err(RefreshError::Stopped) => return Err(RefreshError::Stopped),
+                Err(error) => {
+                    trouble.note(&error);
+                    break;
+                }
+            }
+        }
+        Ok(found)
     }
 }
 

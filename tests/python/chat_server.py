@@ -54,6 +54,7 @@ FAULTS = {
     "duplicate_keys": "the same key three times in the content's JSON",
     "unauthorised": "401 that repeats the key it was sent",
     "rejects_format": "400 for requests with response_format, good replies for others",
+    "reasoning": "400 for requests with max_tokens or a temperature of their own, as OpenAI's reasoning models",
     "redirect": "307 to /elsewhere/chat/completions (option location), which counts what arrives",
     "length": "finish_reason length",
     "refusal": "the model refuses",
@@ -279,6 +280,8 @@ class _Handler(BaseHTTPRequestHandler):
         problem = complaint(request)
         if problem is None and fault.name == "rejects_format" and "response_format" in request:
             problem = error_body("Unknown parameter: 'response_format'.", "invalid_request_error", "unknown_parameter", "response_format")
+        if problem is None and fault.name == "reasoning":
+            problem = reasoning_complaint(request)
         if problem is not None:
             return self.reply(400, problem)
         match fault.name:
@@ -386,6 +389,17 @@ def complaint(request: object) -> dict | None:
             return problem("Invalid value for response_format.type.", "response_format.type")
         if kind == "json_schema" and not (isinstance(schema, dict) and schema.get("name") and isinstance(schema.get("schema"), dict)):
             return problem("Missing required parameter: 'response_format.json_schema'.", "response_format.json_schema")
+    return None
+
+
+def reasoning_complaint(request: dict) -> dict | None:
+    """What OpenAI's reasoning models do not take."""
+    if "max_tokens" in request:
+        text = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+        return error_body(text, "invalid_request_error", "unsupported_parameter", "max_tokens")
+    if request.get("temperature", 1) != 1:
+        text = "Unsupported value: 'temperature' does not support 0.0 with this model. Only the default (1) value is supported."
+        return error_body(text, "invalid_request_error", "unsupported_value", "temperature")
     return None
 
 

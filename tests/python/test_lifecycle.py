@@ -3,6 +3,8 @@ lifecycle_msgs and rcl_interfaces as rosbags has them."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 
 import pytest
@@ -140,6 +142,8 @@ def test_parameters_change_between_two_frames_or_not_at_all(node, peer):
     label_info.wait(lambda info: info.threshold == 1.0, RESULT)
     assert set_parameter(peer, "box_threshold", DOUBLE, 0.5)[0] and found(3) == ["blue", "red"]
     assert set_parameter(peer, "classes", STRING_ARRAY, ["red"])[0] and found(4) == ["red"]
+    assert peer.call(f"{NODE}/set_vocabulary", "scenelex/srv/SetVocabulary", classes=["blue"]).success and found(5) == ["blue"]
+    assert set_parameter(peer, "classes", STRING_ARRAY, ["red"])[0] and found(6) == ["red"], "another list was in force"
     assert list(get_parameter(peer, "classes").string_array_value) == ["red"]
     event = events.wait(lambda event: event.changed_parameters[0].name == "classes", RESULT)
     assert event.node == NODE
@@ -157,12 +161,61 @@ def test_parameters_change_between_two_frames_or_not_at_all(node, peer):
     ]:
         successful, told = set_parameter(peer, name, kind, value)
         assert (successful, reason in told) == (not reason, True), f"{name}: {told}"
-    assert found(5) == ["red"], "what was refused changed nothing"
+    assert found(7) == ["red"], "what was refused changed nothing"
 
     names = peer.call(f"{NODE}/list_parameters", "rcl_interfaces/srv/ListParameters").result.names
     assert {"classes", "autostart", "refresh.period"} <= set(names)
     (descriptor,) = peer.call(f"{NODE}/describe_parameters", "rcl_interfaces/srv/DescribeParameters", names=["box_threshold"]).descriptors
     assert (descriptor.type, descriptor.floating_point_range[0].to_value) == (3, 1.0) and descriptor.description
+
+
+def test_an_empty_list_is_a_change_only_where_one_is_in_force(node, peer):
+    node({"classes": "[]"})
+    assert set_parameter(peer, "classes", STRING_ARRAY, []) == (True, "")
+    assert peer.call(f"{NODE}/set_vocabulary", "scenelex/srv/SetVocabulary", classes=["blue"]).success
+    successful, told = set_parameter(peer, "classes", STRING_ARRAY, [])
+    assert not successful and told.startswith("classes: ")
+
+
+def test_what_is_set_while_models_are_loaded_comes_into_force(node, peer, tmp_path):
+    recording = tmp_path / "recording"
+    os.mkfifo(recording)  # who loads it waits until it is closed
+    label_info = peer.subscribe(f"{NODE}/semantic/label_info", "vision_msgs/msg/LabelInfo", latched=True, depth=10)
+    loop = {"refresh.enabled": "true", "refresh.probe.words": "[red]", "refresh.pre_refine": "false", "refresh.lexicon": "none"}
+    process = node(loop | {"classes": "[red]", "llm.replay": recording})
+
+    def reached():
+        process.alive()
+        with contextlib.suppress(OSError):  # nobody reads it yet
+            return os.open(recording, os.O_WRONLY | os.O_NONBLOCK)
+
+    held = until(reached, RESULT, "the node to load its models")
+    try:
+        assert Manager(peer).state() == (10, "configuring")
+        assert set_parameter(peer, "box_threshold", DOUBLE, 1.0) == (True, "")
+        assert set_parameter(peer, "classes", STRING_ARRAY, ["blue"]) == (True, "")
+        successful, told = set_parameter(peer, "threads.detector", INTEGER, 2)
+        assert not successful and "under way" in told
+    finally:
+        os.close(held)
+    names = lambda info: [one.class_name for one in info.class_map]
+    label_info.wait(lambda info: (info.threshold, names(info)) == (1.0, ["blue"]), RESULT)
+    assert get_parameter(peer, "box_threshold").double_value == 1.0
+    successful, told = set_parameter(peer, "threads.detector", INTEGER, 2)
+    assert not successful and "under way" not in told, "that is over"
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs a core to take away")
+def test_parameters_change_also_when_the_number_of_cores_has(node, peer):
+    process = node()
+    camera = Camera(peer, process)
+    assert camera.serve(compressed(PICTURE, 1))["masks"].masks
+    core = min(os.sched_getaffinity(0))
+    for thread in os.listdir(f"/proc/{process.process.pid}/task"):
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(int(thread), [core])
+    assert set_parameter(peer, "box_threshold", DOUBLE, 1.0) == (True, "")
+    assert camera.serve(compressed(PICTURE, 2))["masks"].masks == []
 
 
 def test_enable_lets_images_pass_and_takes_them_again(node, peer):

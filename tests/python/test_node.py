@@ -169,3 +169,34 @@ def test_names_and_types_on_the_graph(node, peer):
         until(complete, RESULT, "every topic")
     except TimeoutError:
         assert found == found | expected
+
+
+def camera_status(diagnostics, part):
+    """What /diagnostics says of the camera, once `part` is in it."""
+
+    def said():
+        found = [status for array in diagnostics.take(0.3) for status in array.status if status.name == "scenelex: frames"]
+        return next((status.message for status in found if part in status.message), None)
+
+    return until(said, RESULT, f"{part!r} on /diagnostics")
+
+
+def test_a_camera_whose_quality_does_not_fit_is_not_called_absent(node, peer):
+    """The node asks for reliable images here; most cameras offer best effort."""
+    diagnostics = peer.subscribe("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", depth=10)
+    running = node({"diagnostics.period": 0.2})
+    camera_status(diagnostics, "nobody publishes")
+    camera = peer.publisher(COMPRESSED, "sensor_msgs/msg/CompressedImage", reliable=False)
+    said = camera_status(diagnostics, "qos.image.reliability")
+    assert COMPRESSED in said and "(reliability)" in said
+    camera_status(diagnostics, "qos.image.reliability")
+    assert running.output().count("qos.image.reliability") == 1, "it is logged, once"
+    assert not camera.matched()
+
+
+def test_a_camera_of_the_other_image_transport_is_named(node, peer):
+    diagnostics = peer.subscribe("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", depth=10)
+    running = node({"diagnostics.period": 0.2})
+    camera = peer.publisher(COMPRESSED, "sensor_msgs/msg/Image")
+    camera_status(diagnostics, "published as sensor_msgs/msg/Image: set image_transport to raw")
+    assert running.alive() and not camera.matched()

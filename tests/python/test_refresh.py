@@ -149,6 +149,25 @@ def test_the_last_good_list_is_in_force_from_the_start(node, peer, tmp_path):
     assert sorted(entry.label for entry in kept.entries) == ["blue", "red"]
 
 
+def test_a_list_set_by_hand_is_kept_too(node, peer, tmp_path):
+    store = tmp_path / "list.json"
+    parameters = PARAMETERS | {"refresh.store": store, "refresh.period": 0, "refresh.scene_change": 0, "refresh.unmatched": 0}
+    first = node(parameters)
+    Vocabulary(peer).becomes(["red", "blue"], Camera(peer, first), FIRST, 1)
+    # The first image is the only one that is looked at: no look sees this list.
+    assert peer.call(f"{NODE}/set_vocabulary", "scenelex/srv/SetVocabulary", classes=["mug"]).success
+    assert first.end() == 0
+    node(parameters)
+    kept = Vocabulary(peer).topic.wait(lambda v: v.source == "stored", START)
+    assert [entry.label for entry in kept.entries] == ["mug"]
+
+
+def test_fixed_classes_need_nobody_who_sees_them(node, peer):
+    node(PARAMETERS | {"refresh.fixed": "[mug]", "refresh.confirm": 3})
+    found = Vocabulary(peer).topic.wait(lambda v: v.entries, START)
+    assert [entry.label for entry in found.entries] == ["mug"]
+
+
 # --- with a language model -----------------------------------------------------------------------
 
 
@@ -202,6 +221,61 @@ def test_a_language_model_refines_and_the_exchange_can_be_replayed(node, peer, c
     vocabulary.becomes(["red", "blue"], camera, FIRST, 2000)
     vocabulary.becomes(["green", "yellow"], camera, SECOND, 3000)
     assert len(chat.all_requests) == asked, "a replay asks nobody"
+
+
+def grouping(first: str):
+    """Answers a grouping with red and blue as names of one thing, called `first`."""
+
+    def answer(request: dict) -> str:
+        labels = json.loads(request["messages"][-1]["content"])["labels"]
+        other = {"red": "blue", "blue": "red"}[first]
+        alone = [label for label in labels if label not in (first, other)]
+        classes = [{"label": first, "synonyms": [other], "parent": ""}, *({"label": label, "synonyms": [], "parent": ""} for label in alone)]
+        return json.dumps({"classes": classes})
+
+    return answer
+
+
+def test_a_class_that_gets_another_name_keeps_its_own(node, peer, chat):
+    vocabulary = Vocabulary(peer)
+    chat.set_answer(grouping("red"))
+    camera = Camera(peer, node(with_model(chat, **{"refresh.targets": "[]", "refresh.keep": 1000})))
+    vocabulary.becomes(["red"], camera, FIRST, 1)
+    chat.set_answer(grouping("blue"))
+    more = jpeg(scene({(0, 0): "red", (2, 1): "blue", (3, 2): "green"}))
+    found = vocabulary.becomes(["red", "green"], camera, more, 1000)
+    assert [list(entry.synonyms) for entry in found.entries if entry.label == "red"] == [["blue"]]
+
+
+def test_a_fixed_class_is_nobodys_synonym(node, peer, chat):
+    vocabulary = Vocabulary(peer)
+    chat.set_answer(grouping("red"))
+    camera = Camera(peer, node(with_model(chat, **{"refresh.targets": "[]", "refresh.fixed": "[blue]"})))
+    stamp = iter(range(1, 10_000))
+
+    def named():
+        camera.serve(compressed(FIRST, next(stamp)))
+        lists = [[(entry.label, list(entry.synonyms)) for entry in found.entries] for found in vocabulary.topic.take(0.05)]
+        return [("blue", ["red"])] in lists
+
+    until(named, RESULT, "the fixed class with the other name")
+
+
+def test_a_scene_that_stays_the_same_is_asked_about_once(node, peer, chat):
+    status = diagnostics(peer)
+    camera = Camera(peer, node(with_model(chat)))
+    stamp = iter(range(1, 10_000))
+
+    def looked():
+        camera.serve(compressed(FIRST, next(stamp)))
+        return [array for array in status.take(0) if any(number(part, "refreshes") >= 4 for part in array.status)]
+
+    def number(part, key):
+        return next((int(pair.value) for pair in part.values if pair.key == key), 0)
+
+    until(looked, RESULT, "four looks")
+    selections = [request for request in chat.all_requests if '"tags"' in request.body["messages"][-1]["content"]]
+    assert len(selections) == 1
 
 
 # Each fault with the words under which diagnostics count it; one of them has to appear.

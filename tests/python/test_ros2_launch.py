@@ -89,6 +89,16 @@ def test_a_bag_is_played_through_the_node_into_another(ros2: Ros2, tmp_path, pla
     assert int(counts.get(f"{NODE}/vocabulary", 0)) == 1, written
 
 
+@pytest.mark.parametrize("level", ["warn", "error", "fatal"])
+def test_a_replay_that_could_not_hear_the_node_is_refused(ros2: Ros2, tmp_path, level):  # noqa: F811
+    # At these levels the node does not say that it is ready, which the player waits for.
+    replayed = ros2.start("ros2", "launch", "scenelex", "replay.launch.py", f"bag:={tmp_path}", CLASSES, MODELS, f"log_level:={level}")
+    refused = replayed.wait_for('"log_level"')
+    assert f'"{level}" is not valid' in refused and "['debug', 'info']" in refused
+    assert replayed.end(by=0) == 1, replayed.output()
+    assert "scenelex-1" not in replayed.output(), "the node was started"
+
+
 def test_layouts_for_people_are_well_formed():
     yaml = pytest.importorskip("yaml", reason="the Python package PyYAML is not installed")
     config = installed("share/scenelex/config")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -13,10 +14,12 @@ import pytest
 np = pytest.importorskip("numpy", reason="the Python package numpy is not installed")
 
 SIM = Path(__file__).resolve().parents[2] / "models" / "sim"
-sys.path.insert(0, str(SIM))
+sys.path[:0] = [str(SIM), str(SIM / "train")]
 
+from detector_words import UNTRAINED_ABSENT_WORDS, plural  # noqa: E402
 from scenelex_sim import meshes, taxonomy  # noqa: E402
 from scenelex_sim.objects import BUILDERS, distractor  # noqa: E402
+from text_features import training_phrases  # noqa: E402
 
 MUJOCO = "the Python package mujoco is not installed"
 
@@ -29,6 +32,15 @@ def test_words_are_held_out():
     assert not set(trained) & set(held)
     assert max((trained + held).values()) == 1, "a word names one category"
     assert all(words[0] == c for c, words in taxonomy.TRAIN_WORDS.items())
+
+
+def test_no_training_prompt_is_a_held_out_word():
+    """Prompts are made from the trained words: with articles, with colours and in the plural."""
+    colours = "|".join(taxonomy.COLOR_NAMES)
+    bare = {re.sub(rf"^(an? |the )?(({colours}) )?|( that is ({colours}))?$", "", text) for text, *_ in training_phrases()}
+    assert {w for words in taxonomy.TRAIN_WORDS.values() for w in words} < bare
+    held = [w for words in taxonomy.HELD_OUT_WORDS.values() for w in words]
+    assert not bare & {form for word in [*held, *UNTRAINED_ABSENT_WORDS] for form in (word, plural(word))}
 
 
 def test_pairs_are_held_out_evenly():

@@ -23,6 +23,7 @@ from PIL import Image
 from scipy import ndimage
 
 POINTS = 20
+MINIMUM = 100  # pixels of an object in a rendered frame; smaller ones are left out
 MEAN = np.array([123.675, 116.28, 103.53], np.float32)
 STD = np.array([58.395, 57.12, 57.375], np.float32)
 
@@ -200,8 +201,8 @@ def summary(tally: Tally, seed: int = 0) -> dict:
     return result
 
 
-def evaluate_frames(bundle: Bundle, rgb: np.ndarray, instance: np.ndarray, minimum: int, ignore: np.ndarray | None = None) -> dict:
-    """Rendered frames: ``rgb u8[N, H, W, 3]``, ``instance u8[N, H, W]``; objects of fewer than ``minimum`` pixels are left out,
+def evaluate_frames(bundle: Bundle, rgb: np.ndarray, instance: np.ndarray, ignore: np.ndarray | None = None) -> dict:
+    """Rendered frames: ``rgb u8[N, H, W, 3]``, ``instance u8[N, H, W]``; objects of fewer than ``MINIMUM`` pixels are left out,
     and, where ``ignore u8[N, K]`` is given, those it marks."""
     tally = Tally()
     rng = np.random.default_rng(1)
@@ -210,7 +211,7 @@ def evaluate_frames(bundle: Bundle, rgb: np.ndarray, instance: np.ndarray, minim
         if ignore is not None:
             present = [k for k in present if not ignore[number, k - 1]]
         masks = [ids == k for k in present]
-        measure_image(bundle, image, [m for m in masks if np.count_nonzero(m) >= minimum], rng, tally)
+        measure_image(bundle, image, [m for m in masks if np.count_nonzero(m) >= MINIMUM], rng, tally)
     return summary(tally)
 
 
@@ -240,7 +241,7 @@ def evaluate_photos(bundle: Bundle, folder: Path) -> dict:
     return result
 
 
-def evaluate_shards(bundle: Bundle, folder: Path, limit: int, minimum: int = 100) -> dict:
+def evaluate_shards(bundle: Bundle, folder: Path, limit: int) -> dict:
     """Rendered frames from ``*.npz`` shards, evenly over the shards, at most ``limit`` of them."""
     shards = sorted(folder.glob("**/*.npz"))
     if not shards:
@@ -255,15 +256,20 @@ def evaluate_shards(bundle: Bundle, folder: Path, limit: int, minimum: int = 100
             if "ignore" in shard:
                 ignore.append(shard["ignore"][::step][:each])
     marks = np.concatenate(ignore)[:limit] if len(ignore) == len(rgb) else None
-    return evaluate_frames(bundle, np.concatenate(rgb)[:limit], np.concatenate(instance)[:limit], minimum, marks)
+    return evaluate_frames(bundle, np.concatenate(rgb)[:limit], np.concatenate(instance)[:limit], marks)
 
 
-def evaluate_segmenter(bundle: Path, frames: Path | None = None, photos: Path | None = None, limit: int = 200, threads: int = 1) -> dict:
-    """Everything this file measures, as one dictionary with the keys ``frames`` and ``photos``."""
+def evaluate_segmenter(
+    bundle: Path, frames: Path | dict[str, np.ndarray] | None = None, photos: Path | None = None, limit: int = 200, threads: int = 1
+) -> dict:
+    """Everything this file measures, as one dictionary with the keys ``frames`` and ``photos``; ``frames`` is a folder of shards
+    or what ``scenelex_sim.dataset.render_small`` returned."""
     model = Bundle(bundle, threads)
     result = {}
-    if frames is not None:
+    if isinstance(frames, Path):
         result["frames"] = evaluate_shards(model, frames, limit)
+    elif frames is not None:
+        result["frames"] = evaluate_frames(model, *(frames[key][:limit] for key in ("rgb", "instance", "ignore")))
     if photos is not None:
         result["photos"] = evaluate_photos(model, photos)
     return result

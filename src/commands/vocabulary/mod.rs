@@ -75,6 +75,9 @@ pub struct VocabularyArgs {
     /// Environment variable with its key
     #[arg(long, default_value = "OPENAI_API_KEY", value_name = "NAME")]
     llm_key_variable: String,
+    /// Let plain http leave this machine; the key can then be read on the way
+    #[arg(long)]
+    llm_allow_http: bool,
     /// Recorded exchanges that answer in its place
     #[arg(long, value_name = "FILE")]
     llm_replay: Option<PathBuf>,
@@ -221,6 +224,7 @@ fn chat(args: &VocabularyArgs) -> Result<Option<ChatClient>> {
         base_url: args.llm_url.clone().unwrap_or(shipped.base_url),
         model: args.llm_model.clone(),
         key_variable: args.llm_key_variable.clone(),
+        allow_http: args.llm_allow_http,
         record: args.llm_record.clone(),
         replay: args.llm_replay.clone(),
         replay_miss: if args.llm_url.is_some() { ReplayMiss::Ask } else { ReplayMiss::Error },
@@ -286,7 +290,8 @@ fn look(
     Ok(Some((all, took)))
 }
 
-/// Classes with synonyms and parents. A language model that fails leaves it to the lexicon.
+/// Classes with synonyms and parents. A language model that fails leaves it to the lexicon; where there is none the
+/// candidates are the classes, for looking at the images took long.
 fn group(
     candidates: &[Candidate],
     chat: Option<ChatClient>,
@@ -296,7 +301,15 @@ fn group(
     let config = RefreshConfig { limits, ..RefreshConfig::default() };
     let mut refresher = Refresher::new(config, Vec::new(), chat.map(Arc::new), lexicon, |_| None);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let refined = runtime.block_on(refresher.refine(candidates, &CancellationToken::new()))?;
+    let refined = match runtime.block_on(refresher.refine(candidates, &CancellationToken::new())) {
+        Ok(refined) => refined,
+        Err(error) => Refreshed {
+            classes: candidates.iter().map(|c| ClassSpec { score: c.score, ..ClassSpec::new(&*c.label) }).collect(),
+            refinement: Refinement::Proposals,
+            refused: 0,
+            trouble: Some(error.to_string()),
+        },
+    };
     if let Some(trouble) = &refined.trouble {
         tracing::warn!(trouble, "grouped by the {} instead", refined.refinement.as_str());
     }

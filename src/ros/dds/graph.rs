@@ -8,7 +8,7 @@ use ros2_client::{
 };
 use rustdds::{GUID, RTPSEntity, WriteOptions};
 
-use super::{Endpoints, Qos, TransportError, publisher::Writer};
+use super::{Endpoints, MAX_BLOCKING, Qos, TransportError, publisher::Writer};
 use crate::ros::cdr::{self, ENCAPSULATION};
 
 /// Which readers and writers belong to the node.
@@ -29,7 +29,8 @@ impl Graph {
     /// Announces the node, as yet without topics.
     pub fn new(endpoints: &Endpoints, node: NodeName) -> Result<Self, TransportError> {
         let name = builtin_topics::ros_discovery::TOPIC_NAME;
-        let writer = Writer::new(endpoints, name, builtin_topics::ros_discovery::TYPE_NAME, Qos::LATCHED)
+        let topic = (name, builtin_topics::ros_discovery::TYPE_NAME);
+        let writer = Writer::new(endpoints, topic, Qos::LATCHED, MAX_BLOCKING)
             .map_err(|reason| TransportError::Create { what: "publisher", name: name.to_owned(), reason })?;
         let graph = Self {
             participant: Gid::from(endpoints.participant.guid()),

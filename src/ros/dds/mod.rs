@@ -7,6 +7,7 @@
 mod environment;
 mod graph;
 mod names;
+mod peers;
 mod publisher;
 mod raw;
 mod service;
@@ -28,8 +29,12 @@ use super::transport::{
     ServiceHandler, TopicInfo, Transport, TransportError,
 };
 
-/// How long a reliable write waits for room when a reader does not keep up.
+/// How long a reliable write waits for room when a reader does not keep up, where it may wait.
 const MAX_BLOCKING: rustdds::Duration = rustdds::Duration::from_millis(100);
+
+/// The same where a frame waits. Not nothing: a reliable reader that comes leaves no room until it has acknowledged what
+/// was sent before, and what is refused meanwhile nobody gets.
+const IN_HASTE: rustdds::Duration = rustdds::Duration::from_millis(10);
 
 /// Unacknowledged samples a reliable writer holds at most; the crate's default of 8192 images would not fit in memory.
 const MIN_WINDOW: i32 = 16;
@@ -90,6 +95,16 @@ impl DdsTransport {
         let graph = Arc::new(Graph::new(&endpoints, node)?);
         Ok(Self { graph, endpoints, node_name })
     }
+
+    fn publisher(
+        &self,
+        topic: &str,
+        type_name: &str,
+        qos: Qos,
+        patience: rustdds::Duration,
+    ) -> Result<publisher::DdsPublisher, TransportError> {
+        publisher::DdsPublisher::new(&self.endpoints, &self.graph, (topic, type_name), qos, patience)
+    }
 }
 
 impl Transport for DdsTransport {
@@ -98,7 +113,16 @@ impl Transport for DdsTransport {
     }
 
     fn advertise(&self, topic: &str, type_name: &str, qos: Qos) -> Result<Arc<dyn RawPublisher>, TransportError> {
-        Ok(Arc::new(publisher::DdsPublisher::new(&self.endpoints, &self.graph, topic, type_name, qos)?))
+        Ok(Arc::new(self.publisher(topic, type_name, qos, MAX_BLOCKING)?))
+    }
+
+    fn advertise_in_haste(
+        &self,
+        topic: &str,
+        type_name: &str,
+        qos: Qos,
+    ) -> Result<Arc<dyn RawPublisher>, TransportError> {
+        Ok(Arc::new(self.publisher(topic, type_name, qos, IN_HASTE)?))
     }
 
     fn subscribe(
@@ -155,17 +179,19 @@ fn not_a_type(what: &'static str, name: &str, type_name: &str) -> TransportError
 }
 
 /// Which end of a topic a QoS is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum End {
-    Writer,
+    /// A write waits this long for room where a reliable reader does not keep up.
+    Writer(rustdds::Duration),
     Reader,
 }
 
 /// The DDS policies of `qos`.
 fn policies(qos: Qos, end: End) -> QosPolicies {
-    let builder = match qos.reliability {
-        Reliability::BestEffort => QosPolicyBuilder::new().best_effort(),
-        Reliability::Reliable => QosPolicyBuilder::new().reliable(MAX_BLOCKING),
+    let builder = match (qos.reliability, end) {
+        (Reliability::BestEffort, _) => QosPolicyBuilder::new().best_effort(),
+        (Reliability::Reliable, End::Writer(patience)) => QosPolicyBuilder::new().reliable(patience),
+        (Reliability::Reliable, End::Reader) => QosPolicyBuilder::new().reliable(MAX_BLOCKING),
     };
     let builder = builder.durability(match qos.durability {
         Durability::Volatile => policy::Durability::Volatile,
@@ -178,14 +204,16 @@ fn policies(qos: Qos, end: End) -> QosPolicies {
     let builder = builder.history(depth.map_or(policy::History::KeepAll, |depth| policy::History::KeepLast { depth }));
     // RustDDS announces it and throws nothing away itself: what is too old is the reader's to see.
     let builder = match qos.lifespan {
-        Some(lifespan) if end == End::Writer => builder.lifespan(policy::Lifespan { duration: lifespan.into() }),
+        Some(lifespan) if matches!(end, End::Writer(_)) => {
+            builder.lifespan(policy::Lifespan { duration: lifespan.into() })
+        }
         _ => builder,
     };
     // RustDDS readers queue up to the resource limit whatever the history depth says, and its writers hold as many
     // unacknowledged samples: the limit is what makes KEEP_LAST true and memory bounded.
     let limit = match (end, depth) {
         (End::Reader, Some(depth)) => depth,
-        (End::Writer, Some(depth)) => depth.max(MIN_WINDOW),
+        (End::Writer(_), Some(depth)) => depth.max(MIN_WINDOW),
         (_, None) => 1024,
     };
     builder

@@ -1,42 +1,52 @@
 //! The sending side of a topic.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    iter,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
 use rustdds::{
-    DataWriterStatus, GUID, RTPSEntity, SampleIdentity, StatusEvented, Timestamp, WriteOptions, WriteOptionsBuilder,
-    no_key::DataWriter,
+    GUID, RTPSEntity, SampleIdentity, StatusEvented, Timestamp, WriteOptions, WriteOptionsBuilder, no_key::DataWriter,
 };
 
 use super::{
     End, Endpoints, Qos, TransportError,
     graph::Graph,
-    names, not_a_type, policies,
+    names, not_a_type,
+    peers::{Event, Peers, Side},
+    policies,
     raw::{Outgoing, OutgoingAdapter},
 };
 use crate::ros::{
     cdr::{CdrError, CdrView, ENCAPSULATION, Endian},
-    transport::RawPublisher,
+    transport::{Mismatch, RawPublisher},
 };
 
 /// A DDS writer of raw bytes, in DDS names.
 pub struct Writer {
     writer: DataWriter<Outgoing, OutgoingAdapter>,
-    matched: AtomicUsize,
+    publisher: rustdds::Publisher,
+    side: Side,
+    readers: Mutex<Peers>,
 }
 
 impl Writer {
-    pub fn new(endpoints: &Endpoints, topic: &str, type_name: &str, qos: Qos) -> Result<Self, String> {
-        let policies = policies(qos, End::Writer);
-        let topic = endpoints.topic(topic, type_name, &policies)?;
-        let writer = endpoints.publisher.create_datawriter_no_key(&topic, Some(policies)).map_err(|e| e.to_string())?;
-        Ok(Self { writer, matched: AtomicUsize::new(0) })
+    /// Of `topic` (DDS names). A write waits up to `patience` for room where a reliable reader does not keep up.
+    pub fn new(
+        endpoints: &Endpoints,
+        (topic, type_name): (&str, &str),
+        qos: Qos,
+        patience: rustdds::Duration,
+    ) -> Result<Self, String> {
+        let policies = policies(qos, End::Writer(patience));
+        let on = endpoints.topic(topic, type_name, &policies)?;
+        let publisher = endpoints.publisher.clone();
+        let writer = publisher.create_datawriter_no_key(&on, Some(policies.clone())).map_err(|e| e.to_string())?;
+        let (own, topic, type_name) = (writer.guid(), topic.to_owned(), type_name.to_owned());
+        let side = Side { own, topic, type_name, policies };
+        Ok(Self { writer, publisher, side, readers: Mutex::new(Peers::new(own)) })
     }
 
     pub fn guid(&self) -> GUID {
@@ -48,16 +58,23 @@ impl Writer {
         self.writer.write_with_options(Outgoing(body), options).map_err(|e| e.forget_data().to_string())
     }
 
-    /// Readers matched now; `changed` is told of each one that came (`true`) or went since the last call. RustDDS keeps
-    /// 16 such events at most: whoever needs them all calls often.
-    pub fn matched(&self, mut changed: impl FnMut(GUID, bool)) -> usize {
-        while let Some(status) = self.writer.try_recv_status() {
-            if let DataWriterStatus::PublicationMatched { current, reader, .. } = status {
-                self.matched.store(usize::try_from(current.count()).unwrap_or(0), Ordering::Relaxed);
-                changed(reader, current.count_change() > 0);
-            }
-        }
-        self.matched.load(Ordering::Relaxed)
+    /// Readers matched now; `changed` is told of each one that came (`true`) or went since the last call, but for those
+    /// that did both meanwhile. Called seldom it costs a look at all that discovery knows: RustDDS keeps few events.
+    pub fn matched(&self, changed: impl FnMut(GUID, bool)) -> usize {
+        let mut readers = self.readers();
+        let events = iter::from_fn(|| self.writer.try_recv_status()).map(Event::from);
+        readers.update(events, || Some(self.side.readers(&self.publisher.participant()?)), changed);
+        readers.count()
+    }
+
+    /// The policy for which the last reader that asks for more than is offered was not matched, as of the last call of
+    /// [`Self::matched`].
+    pub fn unfit(&self) -> Option<&'static str> {
+        self.readers().unfit()
+    }
+
+    fn readers(&self) -> MutexGuard<'_, Peers> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn flush(&self, timeout: Duration) -> bool {
@@ -76,13 +93,13 @@ impl DdsPublisher {
     pub fn new(
         endpoints: &Endpoints,
         graph: &Arc<Graph>,
-        topic: &str,
-        type_name: &str,
+        (topic, type_name): (&str, &str),
         qos: Qos,
+        patience: rustdds::Duration,
     ) -> Result<Self, TransportError> {
         let create = |reason| TransportError::Create { what: "publisher", name: topic.to_owned(), reason };
         let dds_type = names::dds_type(type_name).ok_or_else(|| not_a_type("publisher", topic, type_name))?;
-        let writer = Writer::new(endpoints, &names::dds_topic(topic), &dds_type, qos).map_err(create)?;
+        let writer = Writer::new(endpoints, (&names::dds_topic(topic), &dds_type), qos, patience).map_err(create)?;
         graph.add_writer(writer.guid());
         Ok(Self { writer, topic: topic.to_owned(), graph: Arc::clone(graph) })
     }
@@ -104,6 +121,10 @@ impl RawPublisher for DdsPublisher {
 
     fn subscribers(&self) -> usize {
         self.writer.matched(|_, _| {})
+    }
+
+    fn mismatch(&self) -> Option<Mismatch> {
+        self.writer.unfit().map(Mismatch::Policy)
     }
 
     fn flush(&self, timeout: Duration) -> bool {

@@ -21,7 +21,7 @@ use rustdds::{
 };
 
 use super::{
-    Endpoints, Qos, TransportError,
+    Endpoints, MAX_BLOCKING, Qos, TransportError,
     graph::Graph,
     names, not_a_type,
     publisher::Writer,
@@ -120,9 +120,8 @@ impl DdsServer {
     ) -> Result<Self, TransportError> {
         let create = |reason| TransportError::Create { what: "service", name: service.to_owned(), reason };
         let names = names::service(service, type_name).ok_or_else(|| not_a_type("service", service, type_name))?;
-        let responses =
-            Writer::new(endpoints, &names.response_topic, &names.response_type, Qos::RELIABLE).map_err(create)?;
-        let responses = Arc::new(responses);
+        let topic = (names.response_topic.as_str(), names.response_type.as_str());
+        let responses = Arc::new(Writer::new(endpoints, topic, Qos::RELIABLE, MAX_BLOCKING).map_err(create)?);
         let (writer, name) = (Arc::clone(&responses), service.to_owned());
         let mut clients = Clients::default();
         let drain = move |reader: &SimpleDataReader<Received, ReceivedAdapter>, stop: &AtomicBool| {
@@ -262,8 +261,8 @@ impl DdsClient {
     ) -> Result<Self, TransportError> {
         let create = |reason| TransportError::Create { what: "client", name: service.to_owned(), reason };
         let names = names::service(service, type_name).ok_or_else(|| not_a_type("client", service, type_name))?;
-        let requests =
-            Writer::new(endpoints, &names.request_topic, &names.request_type, Qos::RELIABLE).map_err(create)?;
+        let topic = (names.request_topic.as_str(), names.request_type.as_str());
+        let requests = Writer::new(endpoints, topic, Qos::RELIABLE, MAX_BLOCKING).map_err(create)?;
         let (sender, responses) = bounded(16);
         let name = service.to_owned();
         let drain = move |reader: &SimpleDataReader<Received, ReceivedAdapter>, stop: &AtomicBool| {

@@ -2,27 +2,30 @@
 
 use std::{
     cell::RefCell,
+    iter,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Wake, Waker},
     thread::{self, JoinHandle, Thread},
-    time::Duration,
+    time::{Duration, Instant, SystemTime},
 };
 
 use rustdds::{
-    DataReaderStatus, GUID, StatusEvented,
+    GUID, StatusEvented,
     no_key::{DeserializerAdapter, SimpleDataReader},
 };
 
 use super::{
     End, Endpoints, Qos, TransportError,
     graph::Graph,
-    names, not_a_type, policies,
+    names, not_a_type,
+    peers::{Event, Peers, Side},
+    policies,
     raw::{Seen, SeenAdapter, Show},
 };
-use crate::ros::transport::{MessageHandler, RawSubscription};
+use crate::ros::transport::{MessageHandler, Mismatch, RawSubscription, Reliability};
 
 /// How often a waiting thread looks up although nothing arrived, to notice matched publishers.
 const LOOK_UP: Duration = Duration::from_millis(100);
@@ -31,8 +34,32 @@ const LOOK_UP: Duration = Duration::from_millis(100);
 pub struct ReaderThread {
     stop: Arc<AtomicBool>,
     matched: Arc<AtomicUsize>,
-    guid: GUID,
+    side: Arc<Side>,
+    subscriber: rustdds::Subscriber,
     thread: Option<JoinHandle<()>>,
+}
+
+/// A system clock that is set back by less is of no account: what waits comes then.
+const SET_BACK: Duration = Duration::from_millis(500);
+
+/// Notices when the system clock is set back. RustDDS sorts what a best-effort reader has by that clock and hands out
+/// nothing of a time that is yet to come.
+struct Clock {
+    wall: SystemTime,
+    steady: Instant,
+}
+
+impl Clock {
+    fn new() -> Self {
+        Self { wall: SystemTime::now(), steady: Instant::now() }
+    }
+
+    /// How far it was set back since the last call, if at all.
+    fn set_back(&mut self, wall: SystemTime, steady: Instant) -> Option<Duration> {
+        let expected = self.wall + steady.saturating_duration_since(self.steady);
+        (self.wall, self.steady) = (wall, steady);
+        expected.duration_since(wall).ok().filter(|by| *by >= SET_BACK)
+    }
 }
 
 /// Wakes the reader's thread when RustDDS has a sample.
@@ -60,35 +87,42 @@ impl ReaderThread {
         F: FnMut(&SimpleDataReader<D, A>, &AtomicBool) + Send + 'static,
     {
         let policies = policies(qos, End::Reader);
-        let topic = endpoints.topic(topic, type_name, &policies)?;
-        let reader = endpoints
-            .subscriber
-            .create_simple_datareader_no_key::<D, A>(&topic, Some(policies))
+        let on = endpoints.topic(topic, type_name, &policies)?;
+        let subscriber = endpoints.subscriber.clone();
+        let reader = subscriber
+            .create_simple_datareader_no_key::<D, A>(&on, Some(policies.clone()))
             .map_err(|e| e.to_string())?;
-        let guid = reader.guid();
+        let (own, topic, type_name) = (reader.guid(), topic.to_owned(), type_name.to_owned());
+        let side = Arc::new(Side { own, topic, type_name, policies });
+        let best_effort = qos.reliability == Reliability::BestEffort;
         let stop = Arc::new(AtomicBool::new(false));
         let matched = Arc::new(AtomicUsize::new(0));
         let (stopped, count) = (Arc::clone(&stop), Arc::clone(&matched));
+        let (of, asked) = (subscriber.clone(), Arc::clone(&side));
         // Linux shows 15 characters of a thread's name: the end of the topic says more than its beginning.
         let short: String = name.chars().rev().take(12).collect::<Vec<_>>().into_iter().rev().collect();
         let thread = thread::Builder::new()
             .name(format!("rx {short}"))
             .spawn(move || {
                 let waker = Waker::from(Arc::new(Unpark(thread::current())));
+                let mut writers = Peers::new(own);
+                let mut clock = Clock::new();
                 while !stopped.load(Ordering::Acquire) {
                     // The waker is set before draining, so that nothing can slip in between unnoticed.
                     reader.set_waker(Some(waker.clone()));
                     reader.drain_read_notifications();
-                    let mut current_count = None;
-                    while let Some(status) = reader.try_recv_status() {
-                        if let DataReaderStatus::SubscriptionMatched { current, .. } = status {
-                            current_count = Some(usize::try_from(current.count()).unwrap_or(0));
-                        }
-                    }
+                    let events = iter::from_fn(|| reader.try_recv_status()).map(Event::from);
+                    writers.update(events, || Some(asked.writers(&of.participant()?)), |_, _| {});
                     drain(&reader, &stopped);
                     // Only now, so that whoever sees a publisher gone has seen its samples.
-                    if let Some(current) = current_count {
-                        count.store(current, Ordering::Release);
+                    count.store(writers.count(), Ordering::Release);
+                    if let Some(by) = clock.set_back(SystemTime::now(), Instant::now()).filter(|_| best_effort) {
+                        tracing::error!(
+                            topic = asked.topic,
+                            "the system clock was set back by {:.1} s, and for so long nothing comes of a best-effort \
+                             subscription: start the node again, or subscribe reliably (qos.image.reliability)",
+                            by.as_secs_f64()
+                        );
                     }
                     if !stopped.load(Ordering::Acquire) {
                         thread::park_timeout(LOOK_UP);
@@ -98,15 +132,20 @@ impl ReaderThread {
                 drain(&reader, &AtomicBool::new(false));
             })
             .map_err(|e| e.to_string())?;
-        Ok(Self { stop, matched, guid, thread: Some(thread) })
+        Ok(Self { stop, matched, side, subscriber, thread: Some(thread) })
     }
 
     pub fn guid(&self) -> GUID {
-        self.guid
+        self.side.own
     }
 
     pub fn matched(&self) -> usize {
         self.matched.load(Ordering::Acquire)
+    }
+
+    /// Why no writer that discovery knows is heard.
+    pub fn mismatch(&self) -> Option<Mismatch> {
+        self.side.mismatch(&self.subscriber.participant()?)
     }
 }
 
@@ -170,10 +209,30 @@ impl RawSubscription for DdsSubscription {
     fn publishers(&self) -> usize {
         self.reader.matched()
     }
+
+    fn mismatch(&self) -> Option<Mismatch> {
+        self.reader.mismatch()
+    }
 }
 
 impl Drop for DdsSubscription {
     fn drop(&mut self) {
         self.graph.remove_reader(self.reader.guid());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_back_is_noticed_once() {
+        let (start, seconds) = (SystemTime::UNIX_EPOCH + Duration::from_secs(1000), Duration::from_secs);
+        let steady = Instant::now();
+        let mut clock = Clock { wall: start, steady };
+        assert_eq!(clock.set_back(start + seconds(10), steady + seconds(10)), None);
+        assert_eq!(clock.set_back(start + seconds(50), steady + seconds(20)), None, "set forward");
+        assert_eq!(clock.set_back(start + seconds(13), steady + seconds(21)), Some(seconds(38)));
+        assert_eq!(clock.set_back(start + seconds(14), steady + seconds(22)), None);
     }
 }

@@ -1,9 +1,6 @@
 //! The whole way of a question: recording, turn, budget, breaker, tries, answer.
 
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::{
@@ -18,8 +15,8 @@ use super::{
     breaker::Breaker,
     budget::Budget,
     endpoint::{self, Endpoint},
-    envelope,
-    error::Health,
+    envelope::{self, Without},
+    error::{Health, Part},
     http::HttpClient,
     record::{Exchange, Recorder, content_key},
     replay::Replay,
@@ -46,8 +43,6 @@ pub struct ChatClient {
     /// The one in flight and those who wait for it.
     places: Semaphore,
     turn: tokio::sync::Mutex<()>,
-    /// The endpoint has said that it takes no `response_format`.
-    unstructured: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -62,6 +57,8 @@ struct State {
     breaker: Breaker,
     budget: Budget,
     counters: Counters,
+    /// What the endpoint has said that it does not take.
+    without: Without,
 }
 
 impl ChatClient {
@@ -101,6 +98,7 @@ impl ChatClient {
             breaker: Breaker::new(config.breaker),
             budget: Budget::new(config.requests_per_hour),
             counters: Counters::default(),
+            without: Without { format: config.structured == Structured::Never, ..Without::default() },
         };
         Ok(Self {
             live,
@@ -108,7 +106,6 @@ impl ChatClient {
             recorder,
             places: Semaphore::new(1 + config.max_waiting),
             turn: tokio::sync::Mutex::new(()),
-            unstructured: AtomicBool::new(config.structured == Structured::Never),
             state: Mutex::new(state),
             config,
         })
@@ -187,11 +184,9 @@ impl ChatClient {
 
     /// Tries until there is a reply, or no further try is worth it or allowed.
     async fn tries(&self, live: &Live, request: &ChatRequest, deadline: Instant) -> Result<String, ChatError> {
-        let body = |structured| -> Bytes {
-            envelope::body(&self.config.model, request, structured, self.config.token_limit).into()
-        };
-        let mut structured = request.schema.is_some() && !self.unstructured.load(Ordering::Relaxed);
-        let mut bytes = body(structured);
+        let body = |without| -> Bytes { envelope::body(&self.config.model, request, without).into() };
+        let mut without = self.state().without;
+        let mut bytes = body(without);
         let mut rejection = None;
         let mut last = None;
         let mut attempt = 0;
@@ -202,14 +197,15 @@ impl ChatClient {
             }
             let error = match self.once(live, request, bytes.clone()).await {
                 Ok(text) => {
-                    self.succeeded(rejection.as_ref());
+                    self.succeeded(without, rejection.as_ref());
                     return Ok(text);
                 }
                 Err(error) => error,
             };
-            if structured && self.goes_on_without_format(&error) {
-                structured = false;
-                bytes = body(structured);
+            if let Some(part) = self.goes_on_without(&error)
+                && !std::mem::replace(without.part(part), true)
+            {
+                bytes = body(without);
                 rejection = Some(error);
                 continue;
             }
@@ -237,15 +233,15 @@ impl ChatClient {
         Ok(())
     }
 
-    /// `rejection` is why the endpoint was asked without a schema. Only now that this worked is it remembered: another
-    /// fault may have looked like it.
-    fn succeeded(&self, rejection: Option<&ChatError>) {
-        if let Some(rejection) = rejection
-            && !self.unstructured.swap(true, Ordering::Relaxed)
-        {
-            tracing::info!("the language model's server takes no response_format, going on without: {rejection}");
-        }
+    /// `rejection` is why the endpoint was asked without a part. Only now that this worked is it remembered: another fault
+    /// may have looked like it.
+    fn succeeded(&self, without: Without, rejection: Option<&ChatError>) {
         let mut state = self.state();
+        if let Some(rejection) = rejection
+            && std::mem::replace(&mut state.without, without) != without
+        {
+            tracing::info!("the language model's server does not take all of a request, going on without: {rejection}");
+        }
         state.breaker.succeeded();
         state.counters.replies += 1;
         state.counters.last_error = None;
@@ -271,9 +267,10 @@ impl ChatClient {
         }
     }
 
-    /// Whether the endpoint dislikes the schema and may be asked without.
-    fn goes_on_without_format(&self, error: &ChatError) -> bool {
-        self.config.structured == Structured::Auto && matches!(error, ChatError::Status { rejects_format: true, .. })
+    /// What the endpoint dislikes and may be asked without.
+    fn goes_on_without(&self, error: &ChatError) -> Option<Part> {
+        let ChatError::Status { rejects, .. } = error else { return None };
+        rejects.filter(|&part| part != Part::Format || self.config.structured == Structured::Auto)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

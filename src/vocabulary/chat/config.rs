@@ -16,16 +16,6 @@ pub enum Structured {
     Never,
 }
 
-/// The name under which the server takes the longest reply.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TokenLimit {
-    /// `max_tokens`: what nearly every server knows.
-    #[default]
-    MaxTokens,
-    /// `max_completion_tokens`: what OpenAI's reasoning models insist on.
-    MaxCompletionTokens,
-}
-
 /// What happens to a request that the recording has no answer to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReplayMiss {
@@ -68,8 +58,6 @@ pub struct ChatConfig {
     pub allow_http: bool,
     /// Whether schemas are sent.
     pub structured: Structured,
-    /// How the longest reply is said.
-    pub token_limit: TokenLimit,
     /// How long is waited.
     pub timeouts: Timeouts,
     /// How often is tried.
@@ -98,11 +86,10 @@ impl Default for ChatConfig {
             key_variable: "OPENAI_API_KEY".into(),
             allow_http: false,
             structured: Structured::default(),
-            token_limit: TokenLimit::default(),
             timeouts: Timeouts::default(),
             retry: RetryConfig::default(),
             breaker: BreakerConfig::default(),
-            requests_per_hour: 120,
+            requests_per_hour: 400,
             max_reply_bytes: 256 * 1024,
             max_waiting: 4,
             record: None,

@@ -6,14 +6,36 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use super::{
-    ChatError, ChatRequest, TokenLimit,
+    ChatError, ChatRequest,
+    error::Part,
     http::Answer,
     retry::retry_after,
     secret::{Secret, excerpt},
 };
 
-/// The request's body. `structured` says whether the schema is sent along.
-pub(super) fn body(model: &str, request: &ChatRequest, structured: bool, limit: TokenLimit) -> Vec<u8> {
+/// The parts of a request that are left out, or sent under another name, because the model does not take them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Without {
+    /// No `response_format`.
+    pub format: bool,
+    /// `max_completion_tokens` in place of `max_tokens`.
+    pub max_tokens: bool,
+    /// No `temperature`.
+    pub temperature: bool,
+}
+
+impl Without {
+    pub(super) fn part(&mut self, part: Part) -> &mut bool {
+        match part {
+            Part::Format => &mut self.format,
+            Part::MaxTokens => &mut self.max_tokens,
+            Part::Temperature => &mut self.temperature,
+        }
+    }
+}
+
+/// The request's body.
+pub(super) fn body(model: &str, request: &ChatRequest, without: Without) -> Vec<u8> {
     let content = match &request.image {
         // The plain form is the one that every server understands.
         None => json!(request.user),
@@ -28,14 +50,11 @@ pub(super) fn body(model: &str, request: &ChatRequest, structured: bool, limit: 
     }
     messages.push(json!({"role": "user", "content": content}));
     let mut body = json!({"model": model, "messages": messages});
-    body[match limit {
-        TokenLimit::MaxTokens => "max_tokens",
-        TokenLimit::MaxCompletionTokens => "max_completion_tokens",
-    }] = json!(request.max_tokens);
-    if let Some(temperature) = request.temperature {
+    body[if without.max_tokens { "max_completion_tokens" } else { "max_tokens" }] = json!(request.max_tokens);
+    if let Some(temperature) = request.temperature.filter(|_| !without.temperature) {
         body["temperature"] = json!(temperature);
     }
-    if let Some(schema) = request.schema.as_ref().filter(|_| structured) {
+    if let Some(schema) = request.schema.as_ref().filter(|_| !without.format) {
         let schema = json!({"name": schema.name, "strict": true, "schema": schema.value});
         body["response_format"] = json!({"type": "json_schema", "json_schema": schema});
     }
@@ -103,17 +122,29 @@ fn refusal(answer: &Answer, key: Option<&Secret>) -> ChatError {
     let error = parsed.get("error").or_else(|| parsed.get("detail")).unwrap_or(&parsed);
     let said = message(error).unwrap_or_else(|| text.clone().into_owned());
     let code = ["code", "type"].into_iter().find_map(|field| error.get(field)?.as_str());
-    let about_format = |text: &str| {
-        let text = text.to_lowercase();
-        ["response_format", "json_schema", "structured output"].iter().any(|word| text.contains(word))
-    };
     let blamed = error.get("param").and_then(Value::as_str).unwrap_or_default();
+    let rejects = matches!(answer.status, 400 | 422).then(|| rejected(&format!("{blamed} {text}"))).flatten();
     ChatError::Status {
         status: answer.status,
         code: code.map(|code| excerpt(code, key)),
         message: excerpt(&said, key),
         retry_after: answer.retry_after.as_deref().and_then(|value| retry_after(value, SystemTime::now())),
-        rejects_format: matches!(answer.status, 400 | 422) && (about_format(blamed) || about_format(&text)),
+        rejects,
+    }
+}
+
+/// What a server's complaint is about. A `max_tokens` that is only too large would be so under another name too.
+fn rejected(complaint: &str) -> Option<Part> {
+    let complaint = complaint.to_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| complaint.contains(word));
+    if says(&["response_format", "json_schema", "structured output"]) {
+        Some(Part::Format)
+    } else if says(&["max_completion_tokens"]) {
+        Some(Part::MaxTokens)
+    } else if says(&["temperature"]) && says(&["support", "default"]) {
+        Some(Part::Temperature)
+    } else {
+        None
     }
 }
 
@@ -160,8 +191,8 @@ mod tests {
         }
     }
 
-    fn sent(request: &ChatRequest, structured: bool, limit: TokenLimit) -> Value {
-        serde_json::from_slice(&body("m", request, structured, limit)).unwrap()
+    fn sent(request: &ChatRequest, without: Without) -> Value {
+        serde_json::from_slice(&body("m", request, without)).unwrap()
     }
 
     #[test]
@@ -169,15 +200,15 @@ mod tests {
         let schema = json!({"name": "labels", "strict": true, "schema": {"type": "object"}});
         let messages = json!([{"role": "system", "content": "Answer."}, {"role": "user", "content": "What?"}]);
         assert_eq!(
-            sent(&request(), true, TokenLimit::MaxTokens),
+            sent(&request(), Without::default()),
             json!({
                 "model": "m", "messages": messages, "max_tokens": 64, "temperature": 0.2,
                 "response_format": {"type": "json_schema", "json_schema": schema},
             })
         );
-        let bare = ChatRequest { system: String::new(), temperature: None, ..request() };
+        let bare = ChatRequest { system: String::new(), ..request() };
         assert_eq!(
-            sent(&bare, false, TokenLimit::MaxCompletionTokens),
+            sent(&bare, Without { format: true, max_tokens: true, temperature: true }),
             json!({"model": "m", "messages": [messages[1]], "max_completion_tokens": 64})
         );
     }
@@ -185,7 +216,7 @@ mod tests {
     #[test]
     fn a_picture_is_a_data_url() {
         let request = ChatRequest { image: Some(vec![0xff, 0xd8, 0xff].into()), ..request() };
-        let found = sent(&request, true, TokenLimit::MaxTokens);
+        let found = sent(&request, Without::default());
         let parts = &found["messages"][1]["content"];
         assert_eq!(parts[0], json!({"type": "text", "text": "What?"}));
         assert_eq!(parts[1]["image_url"]["url"], "data:image/jpeg;base64,/9j/");
@@ -263,15 +294,25 @@ mod tests {
     }
 
     #[test]
-    fn a_rejected_format_is_recognised() {
-        let rejects = |status, body: &str| match reply(&answer(status, body), 64, None) {
-            Err(ChatError::Status { rejects_format, .. }) => rejects_format,
-            other => panic!("{other:?}"),
-        };
-        assert!(rejects(400, r#"{"error": {"message": "Unknown parameter", "param": "response_format"}}"#));
-        assert!(rejects(422, r#"{"detail": [{"loc": ["body", "response_format"], "msg": "extra"}]}"#));
-        assert!(!rejects(400, r#"{"error": {"message": "Unknown model", "param": "model"}}"#));
-        assert!(!rejects(500, r#"{"error": {"message": "response_format"}}"#));
+    fn a_rejected_part_is_recognised() {
+        let unsupported = "Unsupported parameter: 'max_tokens' is not supported with this model. Use \
+            'max_completion_tokens' instead.";
+        let own = "Unsupported value: 'temperature' does not support 0.0 with this model. Only the default (1) value is \
+            supported.";
+        for (status, body, expected) in [
+            (400, json!({"error": {"message": "Unknown parameter", "param": "response_format"}}), Some(Part::Format)),
+            (422, json!({"detail": [{"loc": ["body", "response_format"], "msg": "extra"}]}), Some(Part::Format)),
+            (400, json!({"error": {"message": unsupported, "param": "max_tokens"}}), Some(Part::MaxTokens)),
+            (400, json!({"error": {"message": own, "param": "temperature"}}), Some(Part::Temperature)),
+            (400, json!({"error": {"message": "max_tokens is too large: 9000", "param": "max_tokens"}}), None),
+            (400, json!({"error": {"message": "Unknown model", "param": "model"}}), None),
+            (500, json!({"error": {"message": "response_format"}}), None),
+        ] {
+            match reply(&answer(status, &body.to_string()), 64, None) {
+                Err(ChatError::Status { rejects, .. }) => assert_eq!(rejects, expected, "{body}"),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]

@@ -23,6 +23,27 @@ impl fmt::Display for TimeoutStage {
     }
 }
 
+/// A part of a request that not every model takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// `response_format`.
+    Format,
+    /// `max_tokens`: OpenAI's reasoning models insist on `max_completion_tokens`.
+    MaxTokens,
+    /// `temperature`: OpenAI's reasoning models have one of their own.
+    Temperature,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Format => "response_format",
+            Self::MaxTokens => "max_tokens",
+            Self::Temperature => "temperature",
+        })
+    }
+}
+
 /// Why a request has no reply. Texts of the endpoint are shortened, free of control characters and of the key.
 #[derive(Debug, thiserror::Error)]
 pub enum ChatError {
@@ -85,8 +106,8 @@ pub enum ChatError {
         message: String,
         /// How long it asks us to wait.
         retry_after: Option<Duration>,
-        /// Whether it does not take `response_format`.
-        rejects_format: bool,
+        /// What it does not take of the request, as far as it says so.
+        rejects: Option<Part>,
     },
     /// The reply is longer than accepted; the rest was not read.
     #[error("expected a reply of at most {limit} bytes, found a longer one")]
@@ -234,7 +255,7 @@ mod tests {
     fn statuses_have_kinds_of_their_own() {
         let kind = |status| {
             let (code, message) = (None, String::new());
-            ChatError::Status { status, code, message, retry_after: None, rejects_format: false }.kind()
+            ChatError::Status { status, code, message, retry_after: None, rejects: None }.kind()
         };
         let found = [400, 401, 403, 404, 408, 422, 429, 500, 503, 529].map(kind);
         let (auth, other, server) = ("unauthorised", "rejected", "server_error");

@@ -25,7 +25,7 @@ mod status;
 
 pub use breaker::{BreakerConfig, BreakerStatus};
 pub use client::ChatClient;
-pub use config::{ChatConfig, ChatConfigError, ReplayMiss, Structured, Timeouts, TokenLimit};
+pub use config::{ChatConfig, ChatConfigError, ReplayMiss, Structured, Timeouts};
 pub use error::{ChatError, TimeoutStage};
 pub use replay::ReplayError;
 pub use request::{ChatRequest, Schema};

@@ -98,7 +98,7 @@ mod tests {
 
     fn status(status: u16, code: Option<&str>, seconds: Option<u64>) -> ChatError {
         let (code, retry_after) = (code.map(str::to_owned), seconds.map(Duration::from_secs));
-        ChatError::Status { status, code, message: String::new(), retry_after, rejects_format: false }
+        ChatError::Status { status, code, message: String::new(), retry_after, rejects: None }
     }
 
     #[test]

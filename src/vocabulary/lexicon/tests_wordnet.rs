@@ -52,7 +52,7 @@ const CATEGORIES: [(&str, [&str; 2]); 28] = [
     ("frying pan", ["frypan", "saucepan"]),
     ("hammer", ["carpenter's hammer", "hammer tool"]),
     ("screwdriver", ["cross-head screwdriver", "hand screwdriver"]),
-    ("banana", ["bananas", "cavendish banana"]),
+    ("banana", ["fresh banana", "cavendish banana"]),
     ("flask", ["conical flask", "glass flask"]),
     ("microscope", ["lab microscope", "compound microscope"]),
     ("fire extinguisher", ["fire suppressor", "fire-fighting cylinder"]),

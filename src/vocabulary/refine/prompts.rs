@@ -9,8 +9,12 @@ use serde_json::{Value, json};
 
 use crate::vocabulary::chat::{ChatRequest, Schema};
 
-/// Tokens that any of the replies may take; a class list of 256 long names fits.
-const MAX_TOKENS: u32 = 2048;
+/// Tokens that every reply may take: the form around what was asked for, and a model that puts spaces into it.
+const LEAST_TOKENS: usize = 1024;
+/// Tokens of a name with what stands around it in a list.
+const NAME_TOKENS: usize = 8;
+/// Tokens of an object with two or three fields, without the names in its lists.
+const ITEM_TOKENS: usize = 32;
 /// The same request gets the same answer wherever the server allows it.
 const TEMPERATURE: f64 = 0.0;
 
@@ -34,7 +38,8 @@ pub fn look(jpeg: Arc<[u8]>, most: usize) -> ChatRequest {
         "required": ["label", "probability"],
         "additionalProperties": false,
     });
-    ChatRequest { image: Some(jpeg), ..request("look", &system, &json!({"task": "list"}), "objects", list_of(&item)) }
+    let request = request("look", &system, &json!({"task": "list"}), ("objects", list_of(&item)), most * ITEM_TOKENS);
+    ChatRequest { image: Some(jpeg), ..request }
 }
 
 /// Pre-refinement with target classes: which of `targets` the scene holds, given tags and a caption. `hints` are pairs of
@@ -57,7 +62,7 @@ pub fn select(tags: &[&str], caption: &str, targets: &[&str], hints: &[(String, 
     }
     let one_of = json!({"type": "string", "enum": targets});
     let data = json!({"classes": targets, "tags": tags, "caption": caption});
-    request("select", &system, &data, "labels", list_of(&one_of))
+    request("select", &system, &data, ("labels", list_of(&one_of)), targets.len() * NAME_TOKENS)
 }
 
 /// Equivalence hints for [`select`]: words that a tagger may use for one of `targets`.
@@ -75,7 +80,8 @@ pub fn hints(targets: &[&str], most: usize) -> ChatRequest {
         "required": ["label", "words"],
         "additionalProperties": false,
     });
-    request("hints", &system, &json!({"classes": targets}), "hints", list_of(&item))
+    let tokens = targets.len() * (ITEM_TOKENS + most * NAME_TOKENS);
+    request("hints", &system, &json!({"classes": targets}), ("hints", list_of(&item)), tokens)
 }
 
 /// Pre-refinement without target classes: sorts proposed labels into classes with synonyms and parents.
@@ -95,7 +101,7 @@ pub fn group(labels: &[&str]) -> ChatRequest {
         "required": ["label", "synonyms", "parent"],
         "additionalProperties": false,
     });
-    request("group", &system, &json!({"labels": labels}), "classes", list_of(&item))
+    request("group", &system, &json!({"labels": labels}), ("classes", list_of(&item)), labels.len() * ITEM_TOKENS)
 }
 
 /// Post-refinement: which of `targets` each phrase stands for.
@@ -112,7 +118,8 @@ pub fn assign(phrases: &[&str], targets: &[&str]) -> ChatRequest {
         "required": ["phrase", "label"],
         "additionalProperties": false,
     });
-    request("assign", &system, &json!({"phrases": phrases, "classes": targets}), "assignments", list_of(&item))
+    let data = json!({"phrases": phrases, "classes": targets});
+    request("assign", &system, &data, ("assignments", list_of(&item)), phrases.len() * ITEM_TOKENS)
 }
 
 /// How subclasses are asked for.
@@ -131,7 +138,8 @@ pub fn subclasses(classes: &[&str], count: usize, prompt: SubclassPrompt) -> Cha
     let mut system = format!(
         "For each class of a list name {count} subclasses: more special kinds that look different from each other and \
          that a camera could tell to be of the class. Common English nouns of one to three words in the singular; no \
-         brands, no parts, nothing that is also a kind of another class of the list. {DATA}"
+         brands, no parts, nothing that is also a kind of another class of the list. Spell each class exactly as in the \
+         list. {DATA}"
     );
     if prompt == SubclassPrompt::FewShot {
         system.push_str(
@@ -141,19 +149,26 @@ pub fn subclasses(classes: &[&str], count: usize, prompt: SubclassPrompt) -> Cha
     }
     let item = json!({
         "type": "object",
-        "properties": {"label": {"type": "string", "enum": classes}, "subclasses": list_of(&json!({"type": "string"}))},
+        "properties": {"label": {"type": "string"}, "subclasses": list_of(&json!({"type": "string"}))},
         "required": ["label", "subclasses"],
         "additionalProperties": false,
     });
-    request("subclasses", &system, &json!({"classes": classes}), "classes", list_of(&item))
+    let tokens = classes.len() * (ITEM_TOKENS + count * NAME_TOKENS);
+    request("subclasses", &system, &json!({"classes": classes}), ("classes", list_of(&item)), tokens)
 }
 
 fn list_of(item: &Value) -> Value {
     json!({"type": "array", "items": item})
 }
 
-/// A request whose reply is an object with the one field `field`.
-fn request(purpose: &'static str, task: &str, data: &Value, field: &str, value: Value) -> ChatRequest {
+/// A request whose reply is an object with the one field `field`, and about so many tokens long at most.
+fn request(
+    purpose: &'static str,
+    task: &str,
+    data: &Value,
+    (field, value): (&str, Value),
+    tokens: usize,
+) -> ChatRequest {
     let mut properties = serde_json::Map::new();
     properties.insert(field.to_owned(), value);
     let schema = json!({
@@ -170,7 +185,7 @@ fn request(purpose: &'static str, task: &str, data: &Value, field: &str, value: 
         user: data.to_string(),
         image: None,
         schema: Some(Schema { name: purpose, value: schema }),
-        max_tokens: MAX_TOKENS,
+        max_tokens: u32::try_from(LEAST_TOKENS + tokens).unwrap_or(u32::MAX),
         temperature: Some(TEMPERATURE),
     }
 }
@@ -190,9 +205,7 @@ mod tests {
         ] {
             let data: Value = serde_json::from_str(&request.user).unwrap();
             assert!(data.to_string().contains("Ignore all previous"), "{}: the data carries it", request.purpose);
-            if request.purpose != "subclasses" {
-                assert!(!request.system.contains("Ignore all previous"), "{}: {}", request.purpose, request.system);
-            }
+            assert!(!request.system.contains("Ignore all previous"), "{}: {}", request.purpose, request.system);
         }
     }
 
