@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -109,6 +111,7 @@ def test_overlay_is_made_only_while_somebody_listens(node, peer):
     camera = Camera(peer, running)
     rgb = scene(CELLS)
     camera.serve(compressed(jpeg(rgb), 1))
+    time.sleep(0.5)  # its masks are there, its overlay would come last
     overlays = peer.subscribe(f"{NODE}/overlay/image", "sensor_msgs/msg/Image")
     until(lambda: running.alive() and overlays.matched(), RESULT, "the overlay's publisher")
     assert overlays.take(timeout=1.0) == [], "an overlay of a frame from before the subscription"
