@@ -368,7 +368,8 @@ pub const TABLE: &[Parameter] = &[
         "refresh.store",
         Default::Text(""),
         Range::Any,
-        "File in which the last good list is kept; it is in force from the start next time. Empty: none.",
+        "File in which the last good list is kept; it is in force from the start next time. A language model's subclasses are \
+         kept beside it. Empty: none.",
     ),
     parameter(
         "llm.url",

@@ -21,7 +21,7 @@ use crate::{
         refine::prompts::SubclassPrompt,
         refresh::{RefreshConfig, Refresher},
         schedule::Schedule,
-        store::Store,
+        store::{Asked, Store, SubclassStore},
     },
 };
 
@@ -167,8 +167,22 @@ impl RefreshSettings {
             chat: chat.clone(),
             limits,
         });
-        let refresher = Refresher::new(self.config.clone(), proposers, chat, lexicon, jpeg);
+        let mut refresher = Refresher::new(self.config.clone(), proposers, chat, lexicon, jpeg);
+        if let Some(store) = self.subclass_store() {
+            refresher = refresher.with_subclasses(store);
+        }
         Ok(Parts { refresher, encoder, post_refinement, schedule: self.schedule, store: self.store(), limits })
+    }
+
+    /// Where the language model's subclasses are kept: beside the list.
+    fn subclass_store(&self) -> Option<SubclassStore> {
+        let (list, chat) = (self.store.as_deref()?, self.chat.as_ref()?);
+        let prompt = match self.config.subclass_prompt {
+            SubclassPrompt::ZeroShot => "zero_shot",
+            SubclassPrompt::FewShot => "few_shot",
+        };
+        let asked = Asked { model: chat.model.clone(), prompt: prompt.to_owned(), count: self.config.subclasses };
+        (asked.count > 0).then(|| SubclassStore::beside(list, asked))
     }
 
     /// A lexicon that was asked for has to be there; the usual place may be empty.

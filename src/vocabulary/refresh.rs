@@ -28,6 +28,7 @@ use super::{
         prompts::{self, SubclassPrompt},
         reply::{self, ReplyError, repair_parents},
     },
+    store::SubclassStore,
 };
 use crate::types::RgbImage;
 
@@ -201,7 +202,9 @@ pub struct Refresher {
     /// What each camera's last look gave.
     views: BTreeMap<usize, View>,
     hints: Option<Vec<(String, String)>>,
-    subclasses: HashMap<String, Vec<String>>,
+    subclasses: BTreeMap<String, Vec<String>>,
+    /// Where those of the language model are kept.
+    subclass_store: Option<SubclassStore>,
     answers: Answers,
 }
 
@@ -233,8 +236,30 @@ impl Refresher {
         encode_jpeg: EncodeJpeg,
     ) -> Self {
         let memory = Memory::new(config.hysteresis);
-        let (views, subclasses, answers) = (BTreeMap::new(), HashMap::new(), Answers::default());
-        Self { config, proposers, chat, lexicon, encode_jpeg, memory, views, hints: None, subclasses, answers }
+        Self {
+            config,
+            proposers,
+            chat,
+            lexicon,
+            encode_jpeg,
+            memory,
+            views: BTreeMap::new(),
+            hints: None,
+            subclasses: BTreeMap::new(),
+            subclass_store: None,
+            answers: Answers::default(),
+        }
+    }
+
+    /// Keeps the language model's subclasses in `store`, and begins with those that are there.
+    #[must_use]
+    pub fn with_subclasses(mut self, store: SubclassStore) -> Self {
+        match store.load(&self.config.limits) {
+            Ok(kept) => self.subclasses = kept,
+            Err(error) => tracing::warn!(%error, "the kept subclasses cannot be used"),
+        }
+        self.subclass_store = Some(store);
+        self
     }
 
     /// The language model's client.
@@ -537,7 +562,13 @@ impl Refresher {
         }
         if self.chat.is_some() {
             let found = self.ask_subclasses(&unknown, cancel, trouble).await?;
+            let news = !found.is_empty();
             self.subclasses.extend(found);
+            if let Some(store) = self.subclass_store.as_ref().filter(|_| news)
+                && let Err(error) = store.save(&self.subclasses)
+            {
+                tracing::warn!(%error, "subclasses could not be kept on disk");
+            }
         }
         for class in seen {
             if let Some(subclasses) = self.subclasses.get(&class.label) {

@@ -278,6 +278,36 @@ def test_a_scene_that_stays_the_same_is_asked_about_once(node, peer, chat):
     assert len(selections) == 1
 
 
+def test_subclasses_are_asked_for_once_and_for_all(node, peer, chat, tmp_path):
+    def answer(request: dict) -> str:
+        data = json.loads(request["messages"][-1]["content"])
+        if "tags" in data or "subclasses" not in request["messages"][0]["content"]:
+            return refine(request)
+        return json.dumps({"classes": [{"label": name, "subclasses": [f"dark {name}"]} for name in data["classes"]]})
+
+    def questions():
+        return sum("subclasses" in request.body["messages"][0]["content"] for request in chat.all_requests)
+
+    chat.set_answer(answer)
+    parameters = with_model(chat, **{"refresh.subclasses": "true", "refresh.store": tmp_path / "list.json"})
+    first = node(parameters)
+    vocabulary = Vocabulary(peer)
+    found = vocabulary.becomes(["red", "blue"], Camera(peer, first), FIRST, 1)
+    assert {entry.label: list(entry.subclasses) for entry in found.entries} == {"red": ["dark red"], "blue": ["dark blue"]}
+    assert first.end() == 0
+    asked = questions()
+    assert asked
+
+    # The list that is in force at first has them too; that of the next scene has to be made anew.
+    second = node(parameters)
+    vocabulary = Vocabulary(peer)
+    camera = Camera(peer, second)
+    chat.set_answer(refine)
+    vocabulary.becomes(["red"], camera, jpeg(scene({(0, 0): "red"})), 1000)
+    assert [list(entry.subclasses) for entry in vocabulary.last.entries] == [["dark red"]]
+    assert questions() == asked
+
+
 # Each fault with the words under which diagnostics count it; one of them has to appear.
 FAULTS = {
     "refuse": ("transport", "open"),
