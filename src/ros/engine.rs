@@ -33,7 +33,7 @@ use crate::{
     inference::Thresholds,
     pipeline::{PipelineConfig, PreparedVocabulary, VocabularyHandle, VocabularyRequest, VocabularyWorker},
     types::VocabularySource,
-    vocabulary::{ClassSpec, VocabularyLimits},
+    vocabulary::{ClassSpec, VocabularyLimits, names::add_fixed},
 };
 
 /// How long the end may take: what is under way gets this long to be published.
@@ -300,15 +300,7 @@ fn announce_labels(on: &[Publisher<LabelInfo>], message: &LabelInfo) {
 fn set_first_classes(settings: &Settings, worker: &VocabularyWorker) -> Result<(), NodeError> {
     let fixed = settings.refresh.as_ref().map_or(&[][..], RefreshSettings::fixed);
     let apply = |mut classes: Vec<ClassSpec>, source: VocabularySource| {
-        for name in fixed {
-            if !classes.iter().any(|class| class.label == *name) {
-                for class in &mut classes {
-                    class.synonyms.retain(|other| other != name);
-                    class.subclasses.retain(|other| other != name);
-                }
-                classes.push(ClassSpec::new(name));
-            }
-        }
+        add_fixed(&mut classes, fixed);
         worker.apply(VocabularyRequest::new(classes, source))
     };
     if let Some(store) = settings.refresh.as_ref().and_then(RefreshSettings::store) {

@@ -239,12 +239,7 @@ mod tests {
     use tracing::{Dispatch, dispatcher::with_default};
 
     use super::*;
-    use crate::ros::{
-        arguments::RosArguments,
-        transport::{MessageHandler, RawClient, RawServer, RawSubscription, ServiceHandler, TopicInfo},
-    };
-
-    const UNSUPPORTED: TransportError = TransportError::Unsupported { transport: "test", ability: "do that" };
+    use crate::ros::{arguments::RosArguments, transport::testing::PublishOnly};
 
     /// A wire that ends here, with a subscriber on every topic that asks for too much.
     #[derive(Clone, Default)]
@@ -252,8 +247,8 @@ mod tests {
 
     #[derive(Default)]
     struct Seen {
-        unhurried: Mutex<Vec<String>>,
-        prompt: Mutex<Vec<String>>,
+        /// Topics, and whether in haste.
+        advertised: Mutex<Vec<(String, bool)>>,
         asked: AtomicU64,
     }
 
@@ -276,44 +271,6 @@ mod tests {
         }
     }
 
-    impl Transport for Wire {
-        fn node_name(&self) -> &str {
-            "/scenelex"
-        }
-
-        fn advertise(&self, topic: &str, _: &str, _: Qos) -> Result<Arc<dyn RawPublisher>, TransportError> {
-            self.0.unhurried.lock().unwrap().push(topic.to_owned());
-            Ok(Arc::new(self.clone()))
-        }
-
-        fn advertise_in_haste(&self, topic: &str, _: &str, _: Qos) -> Result<Arc<dyn RawPublisher>, TransportError> {
-            self.0.prompt.lock().unwrap().push(topic.to_owned());
-            Ok(Arc::new(self.clone()))
-        }
-
-        fn subscribe(
-            &self,
-            _: &str,
-            _: &str,
-            _: Qos,
-            _: MessageHandler,
-        ) -> Result<Box<dyn RawSubscription>, TransportError> {
-            Err(UNSUPPORTED)
-        }
-
-        fn serve(&self, _: &str, _: &str, _: ServiceHandler) -> Result<Box<dyn RawServer>, TransportError> {
-            Err(UNSUPPORTED)
-        }
-
-        fn client(&self, _: &str, _: &str) -> Result<Box<dyn RawClient>, TransportError> {
-            Err(UNSUPPORTED)
-        }
-
-        fn topics(&self) -> Vec<TopicInfo> {
-            Vec::new()
-        }
-    }
-
     /// Where log lines go.
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -331,7 +288,11 @@ mod tests {
 
     fn outputs(wire: &Wire) -> Outputs {
         let node = RosArguments::default().identity("scenelex").unwrap();
-        Outputs::new(wire, &node, "~", Qos::RELIABLE, Duration::ZERO).unwrap()
+        let transport = PublishOnly(|topic: &str, _: &str, _, haste| -> Arc<dyn RawPublisher> {
+            wire.0.advertised.lock().unwrap().push((topic.to_owned(), haste));
+            Arc::new(wire.clone())
+        });
+        Outputs::new(&transport, &node, "~", Qos::RELIABLE, Duration::ZERO).unwrap()
     }
 
     #[test]
@@ -339,8 +300,7 @@ mod tests {
         let wire = Wire::default();
         let _outputs = outputs(&wire);
         let topics = ["masks", "detections", "semantic/image", "instances/image", "overlay/image"];
-        assert_eq!(*wire.0.prompt.lock().unwrap(), topics.map(|topic| format!("/scenelex/{topic}")));
-        assert!(wire.0.unhurried.lock().unwrap().is_empty());
+        assert_eq!(*wire.0.advertised.lock().unwrap(), topics.map(|topic| (format!("/scenelex/{topic}"), true)));
     }
 
     #[test]

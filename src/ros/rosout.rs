@@ -256,10 +256,7 @@ mod tests {
     use crate::ros::{
         arguments::RosArguments,
         cdr::CdrView,
-        transport::{
-            MessageHandler, RawClient, RawPublisher, RawServer, RawSubscription, ServiceHandler, TopicInfo,
-            TransportError,
-        },
+        transport::{RawPublisher, TransportError, testing::PublishOnly},
     };
 
     /// Far longer than anything here takes; only a fault waits so long.
@@ -304,41 +301,6 @@ mod tests {
         }
     }
 
-    const UNSUPPORTED: TransportError = TransportError::Unsupported { transport: "test", ability: "do that" };
-
-    impl Transport for Wire {
-        fn node_name(&self) -> &str {
-            "/a/b/c"
-        }
-
-        fn advertise(&self, topic: &str, kind: &str, qos: Qos) -> Result<Arc<dyn RawPublisher>, TransportError> {
-            self.0.opened.lock().unwrap().push((topic.to_owned(), kind.to_owned(), qos));
-            Ok(Arc::new(self.clone()))
-        }
-
-        fn subscribe(
-            &self,
-            _: &str,
-            _: &str,
-            _: Qos,
-            _: MessageHandler,
-        ) -> Result<Box<dyn RawSubscription>, TransportError> {
-            Err(UNSUPPORTED)
-        }
-
-        fn serve(&self, _: &str, _: &str, _: ServiceHandler) -> Result<Box<dyn RawServer>, TransportError> {
-            Err(UNSUPPORTED)
-        }
-
-        fn client(&self, _: &str, _: &str) -> Result<Box<dyn RawClient>, TransportError> {
-            Err(UNSUPPORTED)
-        }
-
-        fn topics(&self) -> Vec<TopicInfo> {
-            Vec::new()
-        }
-    }
-
     /// A log that goes nowhere but into the queue.
     fn log() -> (Dispatch, LogQueue) {
         let (layer, queue) = channel();
@@ -347,7 +309,11 @@ mod tests {
 
     fn start(wire: &Wire, queue: LogQueue) -> Rosout {
         let arguments = RosArguments::parse(&["--ros-args", "-r", "__ns:=/a/b", "-r", "__node:=c"]).unwrap();
-        Rosout::start(wire, &arguments.identity("scenelex").unwrap(), queue).unwrap()
+        let transport = PublishOnly(|topic: &str, kind: &str, qos, _| -> Arc<dyn RawPublisher> {
+            wire.0.opened.lock().unwrap().push((topic.to_owned(), kind.to_owned(), qos));
+            Arc::new(wire.clone())
+        });
+        Rosout::start(&transport, &arguments.identity("scenelex").unwrap(), queue).unwrap()
     }
 
     fn until(what: &str, condition: impl Fn() -> bool) {

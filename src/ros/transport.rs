@@ -394,3 +394,54 @@ where
     let response = client.call(cdr::encode(request)?, timeout)?;
     Ok(CdrView::from_encapsulated(&response)?.decode()?)
 }
+
+#[cfg(test)]
+pub(super) mod testing {
+    use super::*;
+
+    const UNSUPPORTED: TransportError = TransportError::Unsupported { transport: "test", ability: "do that" };
+
+    /// A transport of whoever only publishes; makes publishers of topic, type, QoS, and whether in haste.
+    pub struct PublishOnly<F>(pub F);
+
+    impl<F: Fn(&str, &str, Qos, bool) -> Arc<dyn RawPublisher> + Send + Sync> Transport for PublishOnly<F> {
+        fn node_name(&self) -> &str {
+            "/test"
+        }
+
+        fn advertise(&self, topic: &str, kind: &str, qos: Qos) -> Result<Arc<dyn RawPublisher>, TransportError> {
+            Ok((self.0)(topic, kind, qos, false))
+        }
+
+        fn advertise_in_haste(
+            &self,
+            topic: &str,
+            kind: &str,
+            qos: Qos,
+        ) -> Result<Arc<dyn RawPublisher>, TransportError> {
+            Ok((self.0)(topic, kind, qos, true))
+        }
+
+        fn subscribe(
+            &self,
+            _: &str,
+            _: &str,
+            _: Qos,
+            _: MessageHandler,
+        ) -> Result<Box<dyn RawSubscription>, TransportError> {
+            Err(UNSUPPORTED)
+        }
+
+        fn serve(&self, _: &str, _: &str, _: ServiceHandler) -> Result<Box<dyn RawServer>, TransportError> {
+            Err(UNSUPPORTED)
+        }
+
+        fn client(&self, _: &str, _: &str) -> Result<Box<dyn RawClient>, TransportError> {
+            Err(UNSUPPORTED)
+        }
+
+        fn topics(&self) -> Vec<TopicInfo> {
+            Vec::new()
+        }
+    }
+}

@@ -10,7 +10,7 @@
 //! knows, and the list in force stays until a better one is whole.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
 
@@ -20,13 +20,14 @@ use super::{
     chat::{ChatClient, ChatError, ChatRequest},
     lexicon::Lexicon,
     memory::{Hysteresis, Memory},
+    names,
     parse::{ClassSpec, VocabularyLimits},
     proposals::{Aggregation, Candidate, Filter, Proposal, Ranking},
     proposer::{GoOn, Look, ProposeError, Proposer},
     refine::{
         offline,
         prompts::{self, SubclassPrompt},
-        reply::{self, ReplyError, repair_parents},
+        reply::{self, ReplyError},
     },
     store::SubclassStore,
 };
@@ -307,24 +308,20 @@ impl Refresher {
         let (candidates, caption) = together(self.views.values());
         let refined = self.refine_noting(&candidates, &caption, cancel, &mut trouble).await?;
         let mut seen = refined.classes;
-        separate_names(&mut seen);
-        self.keep_labels(&mut seen);
-        self.add_fixed(&mut seen);
+        names::separate(&mut seen);
+        // With targets a class has no other names.
+        if self.config.targets.is_empty() {
+            names::keep_labels(&mut seen, |label| self.memory.has(label));
+        }
+        names::add_fixed(&mut seen, &self.config.fixed);
         self.add_subclasses(&mut seen, cancel, &mut trouble).await?;
         let refused = ranking.refused + refined.refused + trouble.refused;
         let mut classes = self.memory.update(&seen, self.config.limits.max_classes);
         if classes.is_empty() {
             return Err(RefreshError::Nothing { refused });
         }
-        // What is seen now and what is remembered may claim the same name, or each other as parents, or together be too
-        // much: one such class would have the whole list refused later.
-        separate_names(&mut classes);
-        repair_parents(&mut classes);
-        let names = self.config.limits.max_names.saturating_sub(1);
-        for class in &mut classes {
-            class.synonyms.truncate(names);
-            class.subclasses.truncate(names - class.synonyms.len());
-        }
+        // What is seen now and what is remembered may contradict each other.
+        names::settle(&mut classes, &self.config.limits);
         Ok(Refreshed { classes, refinement: refined.by, refused, trouble: trouble.text })
     }
 
@@ -509,41 +506,6 @@ impl Refresher {
         kept.map(|c| ClassSpec { score: c.score, ..ClassSpec::new(&*c.label) }).collect()
     }
 
-    /// A class of the list that is now seen under one of its other names stays what it is called: consumers know it by
-    /// that. With targets a class has no other names.
-    fn keep_labels(&self, seen: &mut [ClassSpec]) {
-        if !self.config.targets.is_empty() {
-            return;
-        }
-        let labels: HashSet<String> = seen.iter().map(|class| class.label.clone()).collect();
-        let mut renamed = HashMap::new();
-        for class in seen.iter_mut().filter(|class| !self.memory.has(&class.label)) {
-            let known = |name: &&mut String| self.memory.has(name) && !labels.contains(&**name);
-            if let Some(name) = class.synonyms.iter_mut().find(known) {
-                std::mem::swap(name, &mut class.label);
-                renamed.insert(name.clone(), class.label.clone());
-            }
-        }
-        for class in seen {
-            if let Some(label) = renamed.get(&class.parent) {
-                class.parent.clone_from(label);
-            }
-        }
-    }
-
-    /// The fixed classes come into the list as such, whatever else was seen and however it was called.
-    fn add_fixed(&self, seen: &mut Vec<ClassSpec>) {
-        for fixed in &self.config.fixed {
-            for class in seen.iter_mut().filter(|class| class.label != *fixed) {
-                class.synonyms.retain(|name| name != fixed);
-            }
-            match seen.iter_mut().find(|class| class.label == *fixed) {
-                Some(class) => class.score = 1.0,
-                None => seen.push(ClassSpec::new(fixed)),
-            }
-        }
-    }
-
     /// Adds subclasses: from the cache, from the language model for all others, else from the lexicon.
     async fn add_subclasses(
         &mut self,
@@ -627,14 +589,5 @@ struct Trouble {
 impl Trouble {
     fn note(&mut self, error: &dyn std::error::Error) {
         self.text.get_or_insert_with(|| error.to_string());
-    }
-}
-
-/// Takes every name away from all but the first class that has it; labels go before synonyms and subclasses.
-fn separate_names(classes: &mut [ClassSpec]) {
-    let mut taken: std::collections::HashSet<String> = classes.iter().map(|class| class.label.clone()).collect();
-    for class in classes {
-        class.synonyms.retain(|name| taken.insert(name.clone()));
-        class.subclasses.retain(|name| taken.insert(name.clone()));
     }
 }
