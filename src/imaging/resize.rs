@@ -163,8 +163,10 @@ impl Resizer {
                     2 => blend_taps::<2>(row, weights, (scale, offset), target),
                     3 => blend_taps::<3>(row, weights, (scale, offset), target),
                     4 => blend_taps::<4>(row, weights, (scale, offset), target),
-                    5 | 6 => blend_taps::<6>(row, weights, (scale, offset), target),
-                    7 | 8 => blend_taps::<8>(row, weights, (scale, offset), target),
+                    5 => blend_taps::<5>(row, weights, (scale, offset), target),
+                    6 => blend_taps::<6>(row, weights, (scale, offset), target),
+                    7 => blend_taps::<7>(row, weights, (scale, offset), target),
+                    8 => blend_taps::<8>(row, weights, (scale, offset), target),
                     _ => blend_all(row, weights, (scale, offset), sums, target),
                 }
             }
@@ -201,7 +203,7 @@ fn resize_along_x(
     1
 }
 
-/// [`blend`] of at most `N` taps; those that are not there weigh nothing.
+/// [`blend`] of `N` taps.
 fn blend_taps<'a, const N: usize>(
     row: impl Fn(usize) -> &'a [u8],
     weights: &[i32],

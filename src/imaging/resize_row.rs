@@ -10,6 +10,15 @@ const LANES: usize = 8;
 /// Weights are split into two 16-bit halves for the vector kernel: `high * 2^11 + low`.
 const LOW_BITS: u32 = 11;
 
+/// The weights of two output pixels and a pair of taps: the high halves, then the low halves, each as 16 values
+/// `[a0, a1] * 4, [b0, b1] * 4`. Aligned, for no load of it to cross a cache line.
+#[derive(Clone, Debug)]
+#[repr(align(64))]
+struct PackedPair {
+    high: [i16; 16],
+    low: [i16; 16],
+}
+
 /// The filter along x, laid out for the kernels.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Columns {
@@ -18,9 +27,8 @@ pub(super) struct Columns {
     offsets: Vec<usize>,
     /// Pairs of taps that cover the filter.
     pairs: usize,
-    /// For two output pixels and a pair of taps: the weights' high halves, then their low halves, each as 16 values
-    /// `[a0, a1] * 4, [b0, b1] * 4`. Ordered by pixel, then pair.
-    packed: Vec<[[i16; 16]; 2]>,
+    /// Ordered by pixel, then pair.
+    packed: Vec<PackedPair>,
     /// Bytes a source row must have for the vector kernel.
     reach: usize,
 }
@@ -43,10 +51,10 @@ impl Columns {
                     // Little more than 2^22 at most, so both halves fit: about 2^11, and 0 to below 2^11.
                     (if high { weight >> LOW_BITS } else { weight & ((1 << LOW_BITS) - 1) }) as i16
                 };
-                packed.push([
-                    std::array::from_fn(|lane| part(lane, true)),
-                    std::array::from_fn(|lane| part(lane, false)),
-                ]);
+                packed.push(PackedPair {
+                    high: std::array::from_fn(|lane| part(lane, true)),
+                    low: std::array::from_fn(|lane| part(lane, false)),
+                });
             }
         }
         let reach = offsets.iter().max().copied().unwrap_or(0) + (pairs - 1) * 6 + 16;
@@ -72,8 +80,16 @@ impl Columns {
         assert!(whole, "rows have their full length");
         #[cfg(target_arch = "x86_64")]
         if std::arch::is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has AVX2, and the lengths were checked above.
-            unsafe { self.resize_rows_avx2(sources, planes) };
+            // SAFETY: the processor has AVX2, the lengths were checked above, and the number of pairs is that of the type.
+            unsafe {
+                match self.pairs {
+                    1 => self.resize_rows_avx2::<R, 1>(sources, planes),
+                    2 => self.resize_rows_avx2::<R, 2>(sources, planes),
+                    3 => self.resize_rows_avx2::<R, 3>(sources, planes),
+                    4 => self.resize_rows_avx2::<R, 4>(sources, planes),
+                    _ => self.resize_rows_avx2::<R, 0>(sources, planes),
+                }
+            }
             return;
         }
         for (source, planes) in sources.into_iter().zip(planes) {
@@ -98,52 +114,60 @@ impl Columns {
     }
 
     /// The same sums, two pixels to a vector. A 128-bit lane holds one pixel's pair of taps as `[r0 r1 g0 g1 b0 b1 0 0]`,
-    /// which `pmaddwd` multiplies and adds in pairs; with the weights in two 16-bit halves every product is exact.
+    /// which `pmaddwd` multiplies and adds in pairs; with the weights in two 16-bit halves every product is exact. `PAIRS`
+    /// is [`Self::pairs`], for the loop over them to be unrolled, or 0 for any number.
     ///
     /// # Safety
-    /// Every source has at least `reach` bytes.
+    /// Every source has at least `reach` bytes, the planes of every row have `3 * stride`, and `PAIRS` is as above.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
-    unsafe fn resize_rows_avx2<const R: usize>(&self, sources: [&[u8]; R], mut planes: [&mut [u8]; R]) {
+    unsafe fn resize_rows_avx2<const R: usize, const PAIRS: usize>(&self, sources: [&[u8]; R], planes: [&mut [u8]; R]) {
         use std::arch::x86_64::*;
 
+        let pairs = if PAIRS == 0 { self.pairs } else { PAIRS };
         let stride = self.stride();
-        let spread =
-            _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1));
+        // 16 bytes of a row hold two pairs of taps: bytes 0 to 5 and 6 to 11.
+        let spread = [
+            _mm256_broadcastsi128_si256(_mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1)),
+            _mm256_broadcastsi128_si256(_mm_setr_epi8(6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1)),
+        ];
         let gather = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
         let half = _mm256_set1_epi32(HALF);
-        let steps = self.offsets.as_chunks::<LANES>().0.iter().zip(self.packed.chunks_exact(LANES / 2 * self.pairs));
+        let steps = self.offsets.as_chunks::<LANES>().0.iter().zip(self.packed.chunks_exact(LANES / 2 * pairs));
         for (step, (offsets, weights)) in steps.enumerate() {
-            let mut levels = [[_mm256_setzero_si256(); LANES / 2]; R];
-            for (two, weights) in weights.chunks_exact(self.pairs).enumerate() {
-                let (mut high, mut low) = ([_mm256_setzero_si256(); R], [half; R]);
-                for (pair, [high_weights, low_weights]) in weights.iter().enumerate() {
-                    // SAFETY: the weights are arrays of 32 bytes.
-                    let (high_weights, low_weights) = unsafe {
-                        (
-                            _mm256_loadu_si256(high_weights.as_ptr().cast()),
-                            _mm256_loadu_si256(low_weights.as_ptr().cast()),
-                        )
-                    };
-                    for row in 0..R {
+            for row in 0..R {
+                let source = sources[row].as_ptr();
+                let mut levels = [half; LANES / 2];
+                for (two, level) in levels.iter_mut().enumerate() {
+                    let (mut high, mut low) = (_mm256_setzero_si256(), half);
+                    let mut pair = 0;
+                    while pair < pairs {
                         // SAFETY: `reach` is at least every offset plus the pairs before this one plus these 16 bytes.
                         let pixels = unsafe {
-                            let a = sources[row].as_ptr().add(offsets[2 * two] + pair * 6).cast::<__m128i>();
-                            let b = sources[row].as_ptr().add(offsets[2 * two + 1] + pair * 6).cast::<__m128i>();
-                            _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(a)), _mm_loadu_si128(b), 1)
+                            let from = source.add(pair.wrapping_mul(6));
+                            let a = _mm_loadu_si128(from.add(offsets[2 * two]).cast());
+                            let b = _mm_loadu_si128(from.add(offsets[2 * two + 1]).cast());
+                            _mm256_inserti128_si256(_mm256_castsi128_si256(a), b, 1)
                         };
-                        let samples = _mm256_shuffle_epi8(pixels, spread);
-                        high[row] = _mm256_add_epi32(high[row], _mm256_madd_epi16(samples, high_weights));
-                        low[row] = _mm256_add_epi32(low[row], _mm256_madd_epi16(samples, low_weights));
+                        for (next, spread) in spread.into_iter().enumerate().take(pairs.wrapping_sub(pair)) {
+                            let samples = _mm256_shuffle_epi8(pixels, spread);
+                            // SAFETY: there are `pairs` entries for each two pixels, aligned to 64 bytes.
+                            let (high_weights, low_weights) = unsafe {
+                                let weights = weights.get_unchecked(two.wrapping_mul(pairs) + pair + next);
+                                (
+                                    _mm256_load_si256(weights.high.as_ptr().cast()),
+                                    _mm256_load_si256(weights.low.as_ptr().cast()),
+                                )
+                            };
+                            high = _mm256_add_epi32(high, _mm256_madd_epi16(samples, high_weights));
+                            low = _mm256_add_epi32(low, _mm256_madd_epi16(samples, low_weights));
+                        }
+                        pair = pair.wrapping_add(spread.len());
                     }
-                }
-                for row in 0..R {
-                    let sum = _mm256_add_epi32(_mm256_slli_epi32(high[row], LOW_BITS as i32), low[row]);
+                    let sum = _mm256_add_epi32(_mm256_slli_epi32(high, LOW_BITS as i32), low);
                     // Negative sums, which cubic weights make, stay negative and are packed to 0 below.
-                    levels[row][two] = _mm256_srai_epi32(sum, WEIGHT_BITS as i32);
+                    *level = _mm256_srai_epi32(sum, WEIGHT_BITS as i32);
                 }
-            }
-            for (levels, planes) in levels.iter().zip(&mut planes) {
                 // Pixels A..H: lanes [A C E G] and [B D F H] of rgb0, then the same as r r r r g g g g b b b b.
                 let bytes = _mm256_packus_epi16(
                     _mm256_packus_epi32(levels[0], levels[1]),
@@ -152,13 +176,12 @@ impl Columns {
                 let sorted = _mm256_shuffle_epi8(bytes, gather);
                 let (even, odd) = (_mm256_castsi256_si128(sorted), _mm256_extracti128_si256(sorted, 1));
                 let red_green = _mm_unpacklo_epi8(even, odd);
-                let channels = [
-                    _mm_cvtsi128_si64(red_green),
-                    _mm_extract_epi64(red_green, 1),
-                    _mm_cvtsi128_si64(_mm_unpackhi_epi8(even, odd)),
-                ];
-                for (channel, levels) in channels.into_iter().enumerate() {
-                    planes[channel * stride + step * LANES..][..LANES].copy_from_slice(&levels.to_le_bytes());
+                // SAFETY: there are `stride / LANES` steps, and three planes of `stride`.
+                unsafe {
+                    let target = planes[row].as_mut_ptr().add(step.wrapping_mul(LANES));
+                    _mm_storel_epi64(target.cast(), red_green);
+                    _mm_storel_epi64(target.add(stride).cast(), _mm_srli_si128(red_green, 8));
+                    _mm_storel_epi64(target.add(2 * stride).cast(), _mm_unpackhi_epi8(even, odd));
                 }
             }
         }
