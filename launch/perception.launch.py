@@ -4,24 +4,37 @@
     ros2 launch scenelex perception.launch.py cameras:="front=/front_camera/image_raw, rear=/rear_camera/image_raw"
 """
 
+import sys
+from pathlib import Path
+
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+# Beside this file, wherever it is installed.
+sys.path.append(str(Path(__file__).parent))
+from scenelex_inputs import cameras, file_values, image_topics  # noqa: E402
+
 ARGUMENTS = [
-    DeclareLaunchArgument("image", default_value="/camera/image_raw", description="Topic of the camera's images."),
+    DeclareLaunchArgument(
+        "image",
+        default_value="",
+        description="Topic of the camera's images. Empty: /camera/image_raw, or NAME/image for each of the cameras that the "
+        "parameter file names.",
+    ),
     DeclareLaunchArgument(
         "cameras",
         default_value="",
         description="Several cameras, as NAME=TOPIC with commas between them; results are on ~/NAME/masks and so on. "
-        "Empty: the one of `image`.",
+        "Empty: the one of `image`, or those of the parameter file.",
     ),
     DeclareLaunchArgument(
         "image_transport",
-        default_value="raw",
-        choices=["raw", "compressed"],
-        description="raw: sensor_msgs/Image on that topic; compressed: sensor_msgs/CompressedImage on TOPIC/compressed.",
+        default_value="",
+        choices=["", "raw", "compressed"],
+        description="raw: sensor_msgs/Image on that topic; compressed: sensor_msgs/CompressedImage on TOPIC/compressed. "
+        "Empty: as the parameter file says, else raw.",
     ),
     DeclareLaunchArgument(
         "params_file",
@@ -43,9 +56,16 @@ ARGUMENTS = [
     DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node, for example /robot1."),
     DeclareLaunchArgument(
         "use_sim_time",
-        default_value="false",
-        choices=["true", "false"],
-        description="Take the node's own stamps from /clock. Results carry the stamps of their images either way.",
+        default_value="",
+        choices=["", "true", "false"],
+        description="Take the node's own stamps from /clock. Results carry the stamps of their images either way. "
+        "Empty: as the parameter file says, else false.",
+    ),
+    DeclareLaunchArgument(
+        "autostart",
+        default_value="",
+        choices=["", "true", "false"],
+        description="Configure and activate by itself at the start. Empty: as the parameter file says, else true.",
     ),
     DeclareLaunchArgument(
         "overlay",
@@ -62,36 +82,19 @@ ARGUMENTS = [
 ]
 
 
-def cameras(context):
-    """Names and topics of several cameras."""
-    given = LaunchConfiguration("cameras").perform(context)
-    pairs = [entry.partition("=") for entry in given.split(",") if entry.strip()]
-    named = {name.strip(): topic.strip() for name, _, topic in pairs}
-    if len(named) < len(pairs) or not all(name and topic for name, topic in named.items()):
-        raise RuntimeError(f"cameras: expected NAME=TOPIC, with commas between them and each name once; found {given!r}")
-    return named
-
-
-def image_topic(context, topic):
-    """The topic the node subscribes to, as image_transport names those of its plugins."""
-    compressed = LaunchConfiguration("image_transport").perform(context) == "compressed"
-    return f"{topic}/compressed" if compressed and not topic.endswith("/compressed") else topic
-
-
 def perception(context):
     def given(name):
         return LaunchConfiguration(name).perform(context).strip()
 
-    parameters = {"image_transport": given("image_transport"), "use_sim_time": given("use_sim_time") == "true"}
+    # What is not given stays out: it would hide what the file says.
+    parameters = {name: given(name) for name in ("image_transport", "models_dir") if given(name)}
+    parameters |= {name: given(name) == "true" for name in ("use_sim_time", "autostart") if given(name)}
     classes = [name.strip() for name in given("classes").split(",") if name.strip()]
     if classes:
         parameters["classes"] = classes
-    named = cameras(context)
+    named = cameras(given)
     if named:
         parameters["cameras"] = list(named)
-    inputs = {f"{name}/image": topic for name, topic in named.items()} or {"image": given("image")}
-    if given("models_dir"):
-        parameters["models_dir"] = given("models_dir")
     if given("overlay"):
         parameters["overlay.max_rate"] = float(given("overlay"))
     return [
@@ -102,8 +105,8 @@ def perception(context):
             namespace=given("namespace"),
             arguments=["node"],
             ros_arguments=["--log-level", given("log_level")],
-            parameters=[*filter(None, [given("params_file")]), parameters],
-            remappings=[(name, image_topic(context, topic)) for name, topic in inputs.items()],
+            parameters=list(filter(None, [given("params_file"), parameters])),
+            remappings=list(image_topics(given, file_values(given)).items()),
             output="screen",
         )
     ]

@@ -5,17 +5,21 @@
 The camera needs MuJoCo, which rosdep does not know: pip install mujoco.
 """
 
+import sys
 from pathlib import Path
 
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction, Shutdown
-from launch.conditions import IfCondition
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, ThisLaunchFileDir
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
 from scenelex_sim.taxonomy import CATEGORIES
+
+# Beside this file, wherever it is installed.
+sys.path.append(str(Path(__file__).parent))
+from scenelex_inputs import file_values, full_name  # noqa: E402
 
 # Parameters of sim_camera under their own names, with the type each has there.
 CAMERA = {
@@ -35,25 +39,28 @@ CHOICES = {
     "room": ["true", "false"],
     "path": ["orbit", "handheld", "drive"],
     "reliability": ["reliable", "best_effort"],
-    "use_sim_time": ["true", "false"],
-    "image_transport": ["raw", "compressed"],
+    "use_sim_time": ["", "true", "false"],
+    "image_transport": ["", "raw", "compressed"],
     "rviz": ["true", "false"],
 }
 # For perception.launch.py.
 PASSED_ON = {
-    "classes": (", ".join(CATEGORIES), "Classes to look for, with commas between them. Empty: as the parameter file says."),
-    "image_transport": ("raw", "How the pictures reach the node: raw, or compressed as JPEG."),
-    "params_file": ("", "YAML file with the perception node's parameters."),
+    "classes": ("", f"Classes to look for, with commas between them. Empty: as the parameter file says, else the {len(CATEGORIES)} "
+                "categories of this world."),
+    "image_transport": ("", "How the pictures reach the node: raw, or compressed as JPEG. Empty: as the parameter file says, "
+                        "else raw."),
+    "params_file": ("", "YAML file with the perception node's parameters, for one camera. Arguments given here win."),
     "models_dir": ("", "Folder with the bundles detector/ and segmenter/. Empty: those installed, made for this world."),
     "name": ("scenelex", "Name of the perception node."),
     "namespace": ("", "Namespace of both nodes, for example /robot1."),
-    "use_sim_time": ("false", "Stamps from zero on, and /clock from the camera, for every node that is told so."),
+    "use_sim_time": ("", "Stamps from zero on, and /clock from the camera, for every node that is told so. Empty: as the parameter "
+                     "file says, else false."),
     "overlay": ("", "Most overlay pictures a second."),
     "log_level": ("info", "Least severe messages that are logged."),
 }
 OWN = {
     "python": ("", "Python with MuJoCo that runs the camera. Empty: python3."),
-    "rviz": ("false", "Show camera and results in rviz2, which has to be installed."),
+    "rviz": ("false", "Show camera and results in rviz2, which has to be installed, whatever node and camera are called."),
 }
 ARGUMENTS = [
     DeclareLaunchArgument(name, default_value=value, description=text, choices=CHOICES.get(name))
@@ -68,7 +75,9 @@ def simulation(context):
     def typed(name, kind):
         return given(name) == "true" if kind is None else kind(given(name))
 
-    sim_time = given("use_sim_time") == "true"
+    values, node = file_values(given), full_name(given, given("name"))
+    sim_time = given("use_sim_time") == "true" if given("use_sim_time") else values.get("use_sim_time") is True
+    classes = given("classes") or ("" if "classes" in values else ", ".join(CATEGORIES))
     camera = Node(
         package="scenelex",
         executable="sim_camera",
@@ -80,20 +89,25 @@ def simulation(context):
         output="screen",
         on_exit=Shutdown(reason="the camera has ended"),
     )
-    image = "/" + "/".join(filter(None, [given("namespace").strip("/"), given("camera").strip("/"), "image_raw"]))
+    image = full_name(given, "/".join(filter(None, [given("camera").strip("/"), "image_raw"])))
     perception = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(PathJoinSubstitution([ThisLaunchFileDir(), "perception.launch.py"])),
-        launch_arguments=[("image", image), *((name, LaunchConfiguration(name)) for name in PASSED_ON)],
+        launch_arguments=[("image", image), *({name: given(name) for name in PASSED_ON} | {"classes": classes}).items()],
     )
-    return [camera, perception]
-
-
-def generate_launch_description():
+    if given("rviz") != "true":
+        return [camera, perception]
+    # The layout has the topics of the default names.
+    shown = {"/camera/image_raw": image}
+    shown |= {f"/scenelex/{result}": f"{node}/{result}" for result in ("overlay/image", "instances/image")}
     rviz = Node(
         package="rviz2",
         executable="rviz2",
         arguments=["-d", PathJoinSubstitution([FindPackageShare("scenelex"), "config", "scenelex.rviz"])],
-        parameters=[{"use_sim_time": LaunchConfiguration("use_sim_time")}],
-        condition=IfCondition(LaunchConfiguration("rviz")),
+        parameters=[{"use_sim_time": sim_time}],
+        remappings=list(shown.items()),
     )
-    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=simulation), rviz])
+    return [camera, perception, rviz]
+
+
+def generate_launch_description():
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=simulation)])
