@@ -6,7 +6,7 @@
 
 Debian packages go into the system; everything else goes into the git-ignored `.deps/`, pinned by
 version and hash. What is already there is left alone: every step keeps a stamp of its inputs.
-Needs Python 3.11 or later, its standard library only, and Rust.
+Needs Rust, and Python: any 3.9 or later to run this, one of PYTHONS for what it installs.
 """
 
 import ctypes.util
@@ -27,6 +27,8 @@ VENV = DEPS / "venv"
 REQUIREMENTS = ROOT / ".ci" / "requirements"
 DETECTOR = ROOT / "models" / "sim" / "detector"
 START = time.monotonic()
+# Those that the requirement lists have wheels for.
+PYTHONS = ((3, 11), (3, 12), (3, 13))
 
 ELSEWHERE = """\
   a C++ compiler, pkg-config, OpenCV 4 with its development files (core, imgproc, imgcodecs),
@@ -60,6 +62,13 @@ def succeeds(*command):
         return False
 
 
+def suitable_python():
+    """This Python, or one on the PATH that the requirement lists are for; None where there is none."""
+    if sys.version_info[:2] in PYTHONS:
+        return sys.executable
+    return next(filter(None, (shutil.which(f"python{major}.{minor}") for major, minor in PYTHONS)), None)
+
+
 # --- the system ---------------------------------------------------------------------------------
 
 
@@ -78,8 +87,9 @@ def missing_debian_packages(goal):
         packages.append("clang")
     if "LIBCLANG_PATH" not in os.environ and not any(Path("/usr").glob("lib*/**/libclang.so")):
         packages.append("libclang-dev")
-    if not succeeds(sys.executable, "-c", "import ensurepip, venv"):
-        packages.append("python3-venv")
+    python = suitable_python()
+    if python and not succeeds(python, "-c", "import ensurepip, venv"):
+        packages.append("python3-venv" if python == sys.executable else f"{Path(python).name}-venv")
     # WordNet's nouns: the vocabulary loop's lexicon where there is no language model.
     if not Path("/usr/share/wordnet/data.noun").is_file():
         packages.append("wordnet-base")
@@ -154,7 +164,16 @@ def once(name, inputs, results, action):
 
 def create_venv():
     # The stamps of what is installed into it lie inside and go with it.
-    create = lambda: run([sys.executable, "-m", "venv", "--clear", VENV])
+    def create():
+        python = suitable_python()
+        if python is None:
+            wanted = " or ".join(f"{major}.{minor}" for major, minor in PYTHONS)
+            raise Failed(
+                f"expected Python {wanted}, found {platform.python_version()} and none of them on the PATH. "
+                "Ubuntu 22.04 has one beside its own: apt-get install python3.11 python3.11-venv"
+            )
+        run([python, "-m", "venv", "--clear", VENV])
+
     once("venv/environment", [], [VENV / "bin" / "python"], create)
 
 

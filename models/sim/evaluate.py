@@ -3,7 +3,7 @@
 
     python models/sim/evaluate.py                                  # renders its own held-out frames (MUJOCO_GL=egl)
     python models/sim/evaluate.py --val DIR --pairs DIR            # or takes shards made by scenelex_sim.dataset
-    python models/sim/evaluate.py --photos shared/data/photos      # real photographs for the masks
+    python models/sim/evaluate.py --photos PHOTOS                  # photographs for the masks, in COCO's panoptic layout
     python models/sim/evaluate.py --choose-threshold --skip 256 --frames 112
 
 Runs the shipped ONNX files with ONNX Runtime on the CPU. Average precision is COCO's at an
@@ -267,6 +267,9 @@ def main() -> None:
     p.add_argument("--only", choices=("detector", "segmenter"))
     p.add_argument("--json", type=Path, help="also write all figures here")
     args = p.parse_args()
+    if args.only != "detector" and not args.choose_threshold:
+        import eval_masks  # now: what it needs and lacks is better told before the detector's minutes
+
     if args.choose_threshold:
         print(choose_threshold(args.detector, args.val, args.frames, args.skip, args.threads))
         return
@@ -275,7 +278,6 @@ def main() -> None:
         result["detector"] = evaluate_detector(args.detector, args.val, args.pairs, args.frames, args.threads)
         print(detector_table(result["detector"]))
     if args.only != "detector":
-        import eval_masks
         from scenelex_sim.dataset import render_small
 
         limit = min(args.frames, 200)
