@@ -116,9 +116,12 @@ fn packed_and_planar_yuv() {
     for name in ["yuv422_yuy2", "yuyv"] {
         check_yuv(name, &packed(|yuyv| yuyv), |x, y| (luma(x, y), u(x, y), v(x, y)));
     }
-    let mut planes: Vec<Vec<u8>> = (0..SIZE.1).map(|y| (0..SIZE.0).map(|x| luma(x, y)).collect()).collect();
-    planes.extend((0..SIZE.1 / 2).map(|y| (0..SIZE.0 / 2).flat_map(|x| [u(2 * x, y), v(2 * x, y)]).collect()));
-    check_yuv("nv12", &planes, |x, y| (luma(x, y), u(x, y / 2), v(x, y / 2)));
+    for (name, swapped) in [("nv12", false), ("nv21", true)] {
+        let mut planes: Vec<Vec<u8>> = (0..SIZE.1).map(|y| (0..SIZE.0).map(|x| luma(x, y)).collect()).collect();
+        let chroma = |x, y| if swapped { [v(x, y), u(x, y)] } else { [u(x, y), v(x, y)] };
+        planes.extend((0..SIZE.1 / 2).map(|y| (0..SIZE.0 / 2).flat_map(|x| chroma(2 * x, y)).collect()));
+        check_yuv(name, &planes, |x, y| (luma(x, y), u(x, y / 2), v(x, y / 2)));
+    }
 }
 
 #[test]
@@ -203,7 +206,7 @@ proptest! {
     fn arbitrary_messages_never_panic(
         width in 0u32..40, height in 0u32..40, step in 0u32..200, length in 0usize..4000, bigendian in any::<bool>(),
         encoding in prop::sample::select(vec![
-            "rgb8", "bgr8", "rgba8", "bgra8", "mono8", "mono16", "8UC1", "8UC3", "yuv422", "yuyv", "nv12",
+            "rgb8", "bgr8", "rgba8", "bgra8", "mono8", "mono16", "8UC1", "8UC3", "yuv422", "yuyv", "nv12", "nv21",
             "bayer_rggb8", "bayer_gbrg8", "32FC1",
         ]),
     ) {

@@ -80,6 +80,24 @@ fn padding_is_zero_after_normalising_and_everything_is_written() {
     }
 }
 
+/// More cameras than sizes that are kept take turns, twice.
+#[test]
+fn images_of_changing_size_are_resized_as_if_each_were_the_first() {
+    let resize = ResizeRule::Letterbox { size: ImageSize::new(24, 20) };
+    let config = Preprocess { resize, filter: ResizeFilter::Bilinear, mean: [0.0; 3], std: [1.0; 3] };
+    let mut kept = Preprocessor::new(config);
+    for (width, height) in [(30, 20), (64, 48), (9, 31), (30, 20), (8, 8), (100, 3), (57, 41)].repeat(2) {
+        let size = ImageSize::new(width, height);
+        let image = RgbImage { size, data: (0..size.area() * 3).map(|at| (at * 31 % 253) as u8).collect() };
+        let run = |preprocessor: &mut Preprocessor| {
+            let mut out = vec![f32::NAN; 3 * 24 * 20];
+            preprocessor.run(&image, &mut out).unwrap();
+            out
+        };
+        assert_eq!(run(&mut kept), run(&mut Preprocessor::new(config)), "{size}");
+    }
+}
+
 #[test]
 fn buffers_of_the_wrong_length_are_errors() {
     let resize = ResizeRule::Exact { size: ImageSize::new(4, 4) };

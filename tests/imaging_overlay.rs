@@ -5,7 +5,10 @@
 use std::{collections::HashSet, sync::Arc};
 
 use scenelex::{
-    imaging::{DecodeLimits, ImageDecoder, PictureFormat, class_color, draw_overlay, encode_jpeg, encode_picture},
+    imaging::{
+        DecodeError, DecodeLimits, ImageDecoder, OverlayError, PictureFormat, class_color, draw_overlay, encode_jpeg,
+        encode_picture,
+    },
     types::{BinaryMask, FrameResult, ImageSize, LabeledInstance, PixelBox, RgbImage, RunLengths, UNLABELLED},
 };
 
@@ -108,4 +111,11 @@ fn written_pictures_read_back() {
     decoder.decode_file("jpeg", &encode_jpeg(&image, 95).unwrap(), &mut out).unwrap();
     let worst = out.data.iter().zip(&image.data).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
     assert!(worst < 24, "{worst}");
+}
+
+#[test]
+fn what_opencv_says_is_in_the_message() {
+    let reason = || opencv::Error::new(opencv::core::StsBadArg, "the paint is dry");
+    assert!(OverlayError::from(reason()).to_string().starts_with("drawing failed: the paint is dry"));
+    assert!(DecodeError::from(reason()).to_string().starts_with("colour conversion failed: the paint is dry"));
 }

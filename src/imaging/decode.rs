@@ -95,7 +95,7 @@ pub enum DecodeError {
         reason: &'static str,
     },
     /// OpenCV refused a conversion whose arguments had been checked.
-    #[error("colour conversion failed")]
+    #[error("colour conversion failed: {0}")]
     Conversion(#[from] opencv::Error),
 }
 
@@ -235,6 +235,7 @@ impl ImageDecoder {
             Encoding::Uyvy => (2, imgproc::COLOR_YUV2RGB_UYVY),
             Encoding::Yuyv => (2, imgproc::COLOR_YUV2RGB_YUY2),
             Encoding::Nv12 => (1, imgproc::COLOR_YUV2RGB_NV12),
+            Encoding::Nv21 => (1, imgproc::COLOR_YUV2RGB_NV21),
             // OpenCV names a mosaic after the second row's second and third pixel, ROS after the first two rows' first.
             Encoding::BayerRggb8 => (1, imgproc::COLOR_BayerBG2RGB),
             Encoding::BayerBggr8 => (1, imgproc::COLOR_BayerRG2RGB),

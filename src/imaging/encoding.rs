@@ -12,7 +12,7 @@ pub struct UnknownEncoding {
     pub found: String,
 }
 
-const NAMES: [(&str, Encoding); 17] = [
+const NAMES: [(&str, Encoding); 18] = [
     ("rgb8", Encoding::Rgb8),
     ("bgr8", Encoding::Bgr8),
     ("rgba8", Encoding::Rgba8),
@@ -26,6 +26,7 @@ const NAMES: [(&str, Encoding); 17] = [
     ("yuyv", Encoding::Yuyv),
     ("yuv422_yuy2", Encoding::Yuyv),
     ("nv12", Encoding::Nv12),
+    ("nv21", Encoding::Nv21),
     ("bayer_rggb8", Encoding::BayerRggb8),
     ("bayer_bggr8", Encoding::BayerBggr8),
     ("bayer_gbrg8", Encoding::BayerGbrg8),
@@ -70,6 +71,7 @@ impl Encoding {
             Self::Mono8
             | Self::Type8UC1
             | Self::Nv12
+            | Self::Nv21
             | Self::BayerRggb8
             | Self::BayerBggr8
             | Self::BayerGbrg8
@@ -77,12 +79,12 @@ impl Encoding {
         }
     }
 
-    /// Rows of data for an image `height` pixels high (NV12 carries its half-height chroma plane below the luma plane).
+    /// Rows of data for an image `height` pixels high (NV12 and NV21 carry their half-height chroma plane below the luma plane).
     #[must_use]
     pub const fn data_rows(self, height: u32) -> usize {
         let height = height as usize;
         match self {
-            Self::Nv12 => height + height / 2,
+            Self::Nv12 | Self::Nv21 => height + height / 2,
             _ => height,
         }
     }
@@ -94,7 +96,7 @@ impl Encoding {
         let (odd_width, odd_height) = (!size.width.is_multiple_of(2), !size.height.is_multiple_of(2));
         match self {
             Self::Uyvy | Self::Yuyv if odd_width => Some("an even width"),
-            Self::Nv12 if odd_width || odd_height => Some("even width and height"),
+            Self::Nv12 | Self::Nv21 if odd_width || odd_height => Some("even width and height"),
             Self::BayerRggb8 | Self::BayerBggr8 | Self::BayerGbrg8 | Self::BayerGrbg8
                 if size.width < 4 || size.height < 4 =>
             {

@@ -24,7 +24,7 @@ pub enum OverlayError {
         found: usize,
     },
     /// OpenCV refused.
-    #[error("drawing failed")]
+    #[error("drawing failed: {0}")]
     Drawing(#[from] opencv::Error),
 }
 

@@ -107,16 +107,26 @@ pub(super) struct Affine {
     pub offset: [f32; 3],
 }
 
-/// Resizes RGB images from one size to another. Holds the weights and a few rows.
-#[derive(Debug, Default)]
-pub(super) struct Resizer {
-    filter: ResizeFilter,
+/// Pairs of sizes whose weights are kept: those of a few cameras that take turns.
+const KEPT: usize = 4;
+
+/// What is needed to resize images of one size to another.
+#[derive(Debug)]
+struct Prepared {
     from: ImageSize,
     to: ImageSize,
     columns: Columns,
     rows: Axis,
     /// The last rows that were resized along x, as three planes each: row `y` is at slot `y % (rows.taps + AHEAD)`.
     ring: Vec<u8>,
+}
+
+/// Resizes RGB images from one size to another. Holds weights and a few rows.
+#[derive(Debug, Default)]
+pub(super) struct Resizer {
+    filter: ResizeFilter,
+    /// The last one is in use.
+    prepared: Vec<Prepared>,
     /// Sums of one row, where they do not fit registers.
     sums: Vec<i32>,
 }
@@ -128,20 +138,24 @@ impl Resizer {
 
     /// Weights for `from` → `to`; does nothing where they are at hand. Neither size may be empty.
     pub(super) fn prepare(&mut self, from: ImageSize, to: ImageSize) {
-        if self.from == from && self.to == to {
+        if let Some(found) = self.prepared.iter().position(|prepared| prepared.from == from && prepared.to == to) {
+            self.prepared[found..].rotate_left(1);
             return;
         }
-        self.columns = Columns::new(&Axis::new(self.filter, from.width, to.width));
-        self.rows = Axis::new(self.filter, from.height, to.height);
-        self.ring.clear();
-        self.ring.resize((self.rows.taps + AHEAD) * 3 * self.columns.stride(), 0);
-        (self.from, self.to) = (from, to);
+        let columns = Columns::new(&Axis::new(self.filter, from.width, to.width));
+        let rows = Axis::new(self.filter, from.height, to.height);
+        let ring = vec![0; (rows.taps + AHEAD) * 3 * columns.stride()];
+        if self.prepared.len() == KEPT {
+            self.prepared.remove(0);
+        }
+        self.prepared.push(Prepared { from, to, columns, rows, ring });
     }
 
     /// Resizes `pixels` (RGB, of the prepared size), applies `affine` to the levels and writes the three planes to `out`:
     /// each `plane` values long, their rows `row_stride` apart.
     pub(super) fn run(&mut self, pixels: &[u8], affine: &Affine, out: &mut [f32], row_stride: usize, plane: usize) {
-        let Self { filter, from, to, columns, rows, ring, sums } = self;
+        let Self { filter, prepared, sums } = self;
+        let Some(Prepared { from, to, columns, rows, ring }) = prepared.last_mut() else { return };
         let (width, row_bytes) = (to.width as usize, from.width as usize * 3);
         let (stride, taps) = (columns.stride(), rows.taps);
         let slots = taps + AHEAD;

@@ -74,7 +74,7 @@ impl Columns {
     /// Resizes `R` rows of RGB pixels to three planes of [`Self::stride`] levels each. A source has at least its row's
     /// bytes and [`Self::reach`] bytes; what lies behind the row does not matter. Several rows at once are faster: the
     /// weights, which do not fit the first-level cache, are read once for all.
-    pub(super) fn resize_rows<const R: usize>(&self, sources: [&[u8]; R], planes: [&mut [u8]; R]) {
+    pub(super) fn resize_rows<const R: usize>(&self, sources: [&[u8]; R], mut planes: [&mut [u8]; R]) {
         let whole = sources.iter().all(|source| source.len() >= self.reach)
             && planes.iter().all(|planes| planes.len() == 3 * self.stride());
         assert!(whole, "rows have their full length");
@@ -83,11 +83,11 @@ impl Columns {
             // SAFETY: the processor has AVX2, the lengths were checked above, and the number of pairs is that of the type.
             unsafe {
                 match self.pairs {
-                    1 => self.resize_rows_avx2::<R, 1>(sources, planes),
-                    2 => self.resize_rows_avx2::<R, 2>(sources, planes),
-                    3 => self.resize_rows_avx2::<R, 3>(sources, planes),
-                    4 => self.resize_rows_avx2::<R, 4>(sources, planes),
-                    _ => self.resize_rows_avx2::<R, 0>(sources, planes),
+                    1 => self.resize_rows_avx2::<R, 1>(sources, &mut planes),
+                    2 => self.resize_rows_avx2::<R, 2>(sources, &mut planes),
+                    3 => self.resize_rows_avx2::<R, 3>(sources, &mut planes),
+                    4 => self.resize_rows_avx2::<R, 4>(sources, &mut planes),
+                    _ => self.resize_rows_avx2::<R, 0>(sources, &mut planes),
                 }
             }
             return;
@@ -121,7 +121,11 @@ impl Columns {
     /// Every source has at least `reach` bytes, the planes of every row have `3 * stride`, and `PAIRS` is as above.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
-    unsafe fn resize_rows_avx2<const R: usize, const PAIRS: usize>(&self, sources: [&[u8]; R], planes: [&mut [u8]; R]) {
+    unsafe fn resize_rows_avx2<const R: usize, const PAIRS: usize>(
+        &self,
+        sources: [&[u8]; R],
+        planes: &mut [&mut [u8]; R],
+    ) {
         use std::arch::x86_64::*;
 
         let pairs = if PAIRS == 0 { self.pairs } else { PAIRS };

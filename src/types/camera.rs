@@ -53,6 +53,7 @@ pub enum Encoding {
     /// YUYV byte order (`yuv422_yuy2`, `yuyv`).
     Yuyv,
     Nv12,
+    Nv21,
     BayerRggb8,
     BayerBggr8,
     BayerGbrg8,
