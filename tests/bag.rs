@@ -247,6 +247,54 @@ fn what_is_no_bag_is_refused_with_the_reason() {
 }
 
 #[test]
+fn files_are_read_beside_metadata_that_cannot_be_used() {
+    let scratch = Scratch::new("unusable");
+    let folder = scratch.0.join("unusable");
+    let written = write_bag(&folder, 6);
+    let metadata = folder.join("metadata.yaml");
+    let whole = fs::read_to_string(&metadata).unwrap();
+    let texts = [
+        "",
+        "nothing: 1",
+        "rosbag2_bagfile_information: {storage_identifier: mcap, relative_file_paths: []}",
+        "rosbag2_bagfile_information: {relative_file_paths: [renamed_0.mcap]}",
+        &whole[..whole.find("name: /a").unwrap() + 7],
+        &whole[..whole.find("unusable_0.mcap").unwrap() + 5],
+    ];
+    for text in texts {
+        fs::write(&metadata, text).unwrap();
+        let bag = Bag::open(&folder).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let problems: Vec<String> = bag.problems().iter().map(ToString::to_string).collect();
+        assert!(!problems.is_empty() && problems.iter().all(|p| p.contains("metadata.yaml")), "{problems:?}\n{text}");
+        assert_eq!(read_all(&bag).0, written, "{text}");
+        let a = bag.topics().iter().find(|t| t.name == "/a").unwrap();
+        assert_eq!(a.qos[0].durability, Durability::TransientLocal, "as the file itself says\n{text}");
+    }
+}
+
+#[test]
+fn one_odd_quality_of_service_is_that_topics_own() {
+    let scratch = Scratch::new("odd");
+    let folder = scratch.0.join("odd");
+    let written = write_bag(&folder, 6);
+    let text = "rosbag2_bagfile_information:
+  storage_identifier: mcap
+  relative_file_paths: [odd_0.mcap]
+  topics_with_message_count:
+    - topic_metadata: {name: /b, offered_qos_profiles: 7}
+    - topic_metadata: {name: /a, offered_qos_profiles: [{reliability: best_effort}]}
+";
+    fs::write(folder.join("metadata.yaml"), text).unwrap();
+    let bag = Bag::open(&folder).unwrap();
+    let [problem] = bag.problems() else { panic!("{:?}", bag.problems()) };
+    assert!(problem.to_string().contains("offered_qos_profiles of /b"), "{problem}");
+    assert_eq!(read_all(&bag).0, written);
+    let qos = |name: &str| OfferedQos::weakest(&bag.topics().iter().find(|t| t.name == name).unwrap().qos);
+    assert_eq!(qos("/a").reliability, Reliability::BestEffort);
+    assert_eq!(qos("/b"), OfferedQos::default());
+}
+
+#[test]
 fn a_real_recording_is_read() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/bags/tum_rgbd_5frames");
     if !path.exists() {

@@ -291,6 +291,74 @@ fn a_closed_stdin_ends_a_child_that_was_asked_to() {
     assert_eq!(code, Some(130), "{said}");
 }
 
+#[test]
+fn a_wrong_log_time_is_not_waited_for() {
+    let domain = Domain::unused();
+    let scratch = Scratch::new("log-time");
+    let bag = scratch.0.join("bag");
+    let mut recorder = Recorder::create(&bag).unwrap();
+    let topic = RecordedTopic {
+        name: "/chatter".into(),
+        type_name: "std_msgs/msg/String".into(),
+        definition: "string data\n".into(),
+        qos: Vec::new(),
+    };
+    let topic = recorder.add_topic(topic).unwrap();
+    let begin = 1_700_000_000_000_000_000;
+    // Of a clock that was not set yet, and of one that ran away.
+    for time in [0, begin, begin + 100_000_000, u64::MAX] {
+        recorder.write(topic, time, &string_message("a message")).unwrap();
+    }
+    recorder.finish().unwrap();
+    let player = Running::start(scenelex_on(&domain).arg("play").arg(&bag).arg("--clock"));
+    let (code, said) = player.wait();
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(said.matches("the pause is left out").count(), 2, "{said}");
+}
+
+#[test]
+fn pictures_are_not_written_over() {
+    let scratch = Scratch::new("overwrite");
+    let folder = scratch.0.join("pictures");
+    fs::create_dir(&folder).unwrap();
+    for name in ["a.png", "a_overlay.png", "b.png"] {
+        fs::write(folder.join(name), name).unwrap();
+    }
+    std::os::unix::fs::symlink(&folder, scratch.0.join("same")).unwrap();
+    let segment = |out: &Path, second: &str| {
+        let mut command = scenelex();
+        command.args(["segment", "--classes", "mug", "--models", "src", "--out"]).arg(out);
+        let output = command.arg(folder.join("a.png")).arg(folder.join(second)).output().unwrap();
+        assert!(!output.status.success());
+        text(&output.stderr)
+    };
+    // Whatever the folder is called, and before anything is loaded.
+    for out in [&folder, &scratch.0.join("same"), &folder.join("../pictures")] {
+        let said = segment(out, "a_overlay.png");
+        assert!(said.contains("a_overlay.png: what is made of") && said.contains("a.png would be"), "{said}");
+    }
+    for (out, second) in [(&folder, "b.png"), (&scratch.0.join("elsewhere"), "a_overlay.png")] {
+        let said = segment(out, second);
+        assert!(said.contains("bundle.toml not found"), "{said}");
+    }
+    assert_eq!(fs::read(folder.join("a_overlay.png")).unwrap(), b"a_overlay.png");
+}
+
+#[test]
+fn the_demo_does_not_write_over_the_bag_it_plays() {
+    let scratch = Scratch::new("own-bag");
+    let bag = scratch.0.join("bag");
+    chatter_bag(&bag);
+    for played in [bag.clone(), bag.join("bag_0.mcap")] {
+        let mut command = scenelex();
+        command.args(["demo", "--models", "tests/golden/tiny", "--camera", "/chatter", "--out"]).arg(&scratch.0);
+        let output = command.arg("--bag").arg(&played).output().unwrap();
+        let said = text(&output.stderr);
+        assert!(!output.status.success() && said.contains("the demo writes its recording there"), "{said}");
+        assert!(Bag::open(&bag).is_ok());
+    }
+}
+
 /// Why commands that need models cannot be tested here.
 fn missing_model() -> Option<String> {
     let files =

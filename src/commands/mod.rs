@@ -1,5 +1,6 @@
 //! The command line: arguments in, exit status out. Everything else is in the library.
 
+mod bags;
 mod demo;
 mod interrupt;
 mod models;

@@ -21,18 +21,22 @@ use scenelex::{
     types::Stamp,
 };
 
-use super::{INTERRUPTED, interrupt::Interrupt, progress::Progress, say, wire};
+use super::{INTERRUPTED, bags, interrupt::Interrupt, progress::Progress, say, wire};
 
 /// Time for the last samples to be acknowledged.
 const FLUSH: Duration = Duration::from_secs(2);
 /// How often the progress bar is refreshed while nothing is due.
 const TICK: Duration = Duration::from_millis(200);
+/// A longer pause between two messages, in nanoseconds of the bag's time, is a wrong log time and no pause.
+const LONGEST_PAUSE: u64 = 24 * 60 * 60 * 1_000_000_000;
+const CLOCK: &str = "/clock";
 
 /// Put a bag's topics on the wire at their own pace.
 ///
 /// Messages are sent as they are stored, with the quality of service their publishers offered. Reads rosbag2 bags with
-/// MCAP storage: a folder with metadata.yaml, or one .mcap file. A damaged bag is played as far as it can be read. Inside a
-/// ROS 2 workspace, topics of a type that the program was not built with are left out.
+/// MCAP storage: a folder with metadata.yaml, or one .mcap file. A damaged bag is played as far as it can be read, and a
+/// pause of more than a day between two messages is left out. Inside a ROS 2 workspace, topics of a type that the program
+/// was not built with are left out.
 #[derive(Args)]
 pub struct PlayArgs {
     /// Bag folder or .mcap file
@@ -49,7 +53,7 @@ pub struct PlayArgs {
     /// Skip this many seconds of the bag
     #[arg(long, default_value_t = 0.0, value_parser = not_negative, value_name = "SECONDS")]
     start_offset: f64,
-    /// Publish the bag's time on /clock, this often a second
+    /// Publish the bag's time on /clock, this often a second, in place of a /clock that was recorded
     #[arg(long, num_args = 0..=1, default_missing_value = "40", value_parser = positive, value_name = "HZ")]
     clock: Option<f64>,
     /// Play a topic under another name; may be given several times
@@ -117,10 +121,7 @@ struct Tally {
 
 pub fn run(args: &PlayArgs) -> Result<ExitCode> {
     let interrupt = Interrupt::install().context("cannot listen to signals")?;
-    let bag = Bag::open(&args.bag)?;
-    for problem in bag.problems() {
-        tracing::warn!("{problem}");
-    }
+    let bag = bags::open(&args.bag)?;
     let from = bag.start().saturating_add((args.start_offset * 1e9) as u64);
     if bag.message_count() == 0 {
         bail!("{}: the bag holds no message", args.bag.display());
@@ -142,7 +143,7 @@ pub fn run(args: &PlayArgs) -> Result<ExitCode> {
     let transport = wire::join(&args.node_name)?;
     let tracks = advertise(&*transport, &bag, args)?;
     let clock = match args.clock {
-        Some(hz) => Some((Publisher::<Clock>::new(&*transport, "/clock", Qos::RELIABLE)?, hz)),
+        Some(hz) => Some((Publisher::<Clock>::new(&*transport, CLOCK, Qos::RELIABLE)?, hz)),
         None => None,
     };
     if !wait_for_subscribers(&tracks, args, &interrupt)? || interrupt.wait(Duration::from_secs_f64(args.delay)) {
@@ -153,11 +154,7 @@ pub fn run(args: &PlayArgs) -> Result<ExitCode> {
     let started = Instant::now();
     let mut finished = true;
     loop {
-        let pace = Pace::new(Instant::now(), from, args.rate).context("--rate")?;
-        let clock =
-            clock.as_ref().map(|(publisher, hz)| ClockThread::start(publisher.clone(), pace, *hz)).transpose()?;
-        finished &= play_once(&bag, &query, &tracks, pace, args, &interrupt, &mut tally)?;
-        drop(clock);
+        finished &= play_once(&bag, &query, &tracks, clock.as_ref(), args, &interrupt, &mut tally)?;
         if !args.r#loop || !finished {
             break;
         }
@@ -186,7 +183,7 @@ pub fn run(args: &PlayArgs) -> Result<ExitCode> {
 }
 
 /// Publishers by topic index of the bag. Topics that are not CDR, or of a type that the transport has no definition of, stay
-/// out, with a warning.
+/// out, with a warning; so does a recorded clock where the player is the clock.
 fn advertise(transport: &dyn Transport, bag: &Bag, args: &PlayArgs) -> Result<BTreeMap<usize, Track>> {
     let mut tracks = BTreeMap::new();
     for (index, topic) in bag.topics().iter().enumerate() {
@@ -199,6 +196,10 @@ fn advertise(transport: &dyn Transport, bag: &Bag, args: &PlayArgs) -> Result<BT
         }
         let remapped = args.remap.iter().find(|(from, _)| *from == topic.name);
         let name = remapped.map_or_else(|| topic.name.clone(), |(_, to)| to.clone());
+        if args.clock.is_some() && name == CLOCK {
+            tracing::info!(topic = %topic.name, "not played: --clock publishes the bag's time on {CLOCK}");
+            continue;
+        }
         let qos = wire::to_transport(OfferedQos::weakest(&topic.qos));
         let publisher = match transport.advertise(&name, &topic.type_name, qos) {
             Ok(publisher) => publisher,
@@ -254,11 +255,15 @@ fn play_once(
     bag: &Bag,
     query: &MessageQuery,
     tracks: &BTreeMap<usize, Track>,
-    pace: Pace,
+    clock: Option<&(Publisher<Clock>, f64)>,
     args: &PlayArgs,
     interrupt: &Interrupt,
     tally: &mut Tally,
 ) -> Result<bool> {
+    let tick = |pace: Pace| clock.map(|(publisher, hz)| ClockThread::start(publisher.clone(), pace, *hz)).transpose();
+    let mut pace = Pace::new(Instant::now(), query.from, args.rate).context("--rate")?;
+    let mut ticking = tick(pace)?;
+    let mut latest = query.from;
     let mut progress = (!args.quiet).then(|| Progress::new("playing"));
     let length = bag.end().saturating_sub(query.from).max(1) as f64;
     for message in bag.messages(query)? {
@@ -270,7 +275,21 @@ fn play_once(
             }
         };
         let Some(track) = tracks.get(&message.topic) else { continue };
-        let due = pace.due(message.log_time).context("the pause before the next message is too long")?;
+        let too_long = "the pause before the next message is too long";
+        let pause = message.log_time.saturating_sub(latest);
+        if pause > LONGEST_PAUSE {
+            tracing::warn!(
+                topic = %track.name,
+                "the next message was logged {:.1} days after the one before it; the pause is left out",
+                pause as f64 / LONGEST_PAUSE as f64
+            );
+            pace = pace.without_pause(latest, message.log_time).context(too_long)?;
+            // One clock at a time: the old one ends first.
+            drop(ticking.take());
+            ticking = tick(pace)?;
+        }
+        latest = latest.max(message.log_time);
+        let due = pace.due(message.log_time).context(too_long)?;
         loop {
             if let Some(progress) = &mut progress {
                 let at = pace.log_time_at(Instant::now()).min(message.log_time).saturating_sub(query.from) as f64;
@@ -451,6 +470,13 @@ mod tests {
             let error = played(unknown, options).unwrap_err();
             assert!(error.contains("no topic to play"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_recorded_clock_makes_way_for_the_players_own() {
+        let remap = ["--remap", "/names:=/clock"];
+        assert!(played(&[], &remap).unwrap().contains(&"/clock".to_owned()));
+        assert_eq!(played(&[], &[&remap[..], &["--clock"]].concat()).unwrap(), ["/colours"]);
     }
 
     #[test]

@@ -3,6 +3,10 @@
 use std::{
     path::PathBuf,
     process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -13,14 +17,19 @@ use scenelex::{
     replay::{OfferedQos, RecordedTopic, Recorder, definitions},
     ros::{
         CdrView, Qos, Transport,
-        transport::{self, TopicInfo},
+        messages::{Image, RosMessage},
+        transport::{self, Durability, TopicInfo},
     },
 };
 
 use super::{INTERRUPTED, interrupt::Interrupt, progress::Progress, say, wire};
 
-/// Messages that may wait for the disk.
+/// Messages that may wait for the disk, and bytes of them.
 const QUEUE: usize = 256;
+const QUEUE_BYTES: usize = 256 * 1024 * 1024;
+/// Samples of a raw image topic that the middleware keeps. It keeps those that were taken, too, until newer ones come, and
+/// they are megabytes each; what waits for the disk waits in the queue.
+const IMAGES: u32 = 32;
 /// How long a topic whose type was given waits for a publisher to be seen before it is recorded as best effort, which
 /// matches any that comes later.
 const SIGHT: Duration = Duration::from_millis(1000);
@@ -48,10 +57,52 @@ pub struct RecordArgs {
     node_name: String,
 }
 
+/// Room for messages that wait for the disk, in bytes.
+struct Room {
+    taken: AtomicUsize,
+    limit: usize,
+}
+
+impl Room {
+    fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { taken: AtomicUsize::new(0), limit })
+    }
+
+    /// Takes room for as many bytes, if there is as much. One message always finds room, however large it is.
+    fn take(&self, bytes: usize) -> bool {
+        let before = self.taken.fetch_add(bytes, Ordering::Relaxed);
+        let fits = before == 0 || before.saturating_add(bytes) <= self.limit;
+        if !fits {
+            self.give_back(bytes);
+        }
+        fits
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.taken.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// A message that waits for the disk, and gives its room back when it is dropped.
 struct Sample {
     topic: usize,
     received: u64,
     data: Vec<u8>,
+    room: Arc<Room>,
+}
+
+impl Sample {
+    /// A copy of the message, where there is room for it.
+    fn new(topic: usize, view: CdrView<'_>, room: &Arc<Room>) -> Option<Self> {
+        let fits = room.take(view.header().len() + view.body.len());
+        fits.then(|| Self { topic, received: now(), data: view.to_encapsulated(), room: Arc::clone(room) })
+    }
+}
+
+impl Drop for Sample {
+    fn drop(&mut self) {
+        self.room.give_back(self.data.len());
+    }
 }
 
 /// Nanoseconds since the epoch.
@@ -74,12 +125,14 @@ pub fn run(args: &RecordArgs) -> Result<ExitCode> {
 
     let mut recorder = Recorder::create(&args.out)?;
     let (sender, samples) = bounded(QUEUE);
+    let room = Room::new(QUEUE_BYTES);
     let mut subscriptions = Vec::new();
     for (index, (topic, definition)) in topics.iter().zip(definitions).enumerate() {
         let TopicInfo { name, type_name, reliability, durability } = topic;
-        let history = transport::History::KeepLast(QUEUE as u32);
+        let history = transport::History::KeepLast(depth(topic));
         let qos = Qos { reliability: *reliability, durability: *durability, history, lifespan: None };
-        subscriptions.push(transport.subscribe(name, type_name, qos, handler(index, name, sender.clone()))?);
+        let receive = handler(index, name, sender.clone(), Arc::clone(&room));
+        subscriptions.push(transport.subscribe(name, type_name, qos, receive)?);
         recorder.add_topic(RecordedTopic {
             name: name.clone(),
             type_name: type_name.clone(),
@@ -148,18 +201,21 @@ fn find_topics(transport: &dyn Transport, args: &RecordArgs, interrupt: &Interru
     }
 }
 
-fn handler(topic: usize, name: &str, sender: Sender<Sample>) -> transport::MessageHandler {
+/// Samples that the middleware is asked to keep. Of a latched topic everything comes at once.
+fn depth(topic: &TopicInfo) -> u32 {
+    if topic.type_name == Image::TYPE && topic.durability == Durability::Volatile { IMAGES } else { QUEUE as u32 }
+}
+
+fn handler(topic: usize, name: &str, sender: Sender<Sample>, room: Arc<Room>) -> transport::MessageHandler {
     let name = name.to_owned();
     let mut lost = 0_u64;
     Box::new(move |view: CdrView<'_>| {
-        let sample = Sample { topic, received: now(), data: view.to_encapsulated() };
-        match sender.try_send(sample) {
-            Ok(()) | Err(TrySendError::Disconnected(_)) => {}
-            Err(TrySendError::Full(_)) => {
-                lost += 1;
-                if lost.is_power_of_two() {
-                    tracing::warn!(topic = %name, lost, "the disk does not keep up: messages are lost");
-                }
+        let kept = Sample::new(topic, view, &room)
+            .is_some_and(|sample| !matches!(sender.try_send(sample), Err(TrySendError::Full(_))));
+        if !kept {
+            lost += 1;
+            if lost.is_power_of_two() {
+                tracing::warn!(topic = %name, lost, "the disk does not keep up: messages are lost");
             }
         }
     })
@@ -194,5 +250,62 @@ fn write_samples(
             seconds / deadline.saturating_duration_since(started).as_secs_f64().max(f64::MIN_POSITIVE)
         });
         progress.show(share, &format!("{seconds:.1} s  {messages} messages  {:.1} MB", bytes as f64 * 1e-6));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use scenelex::ros::cdr::Endian;
+
+    use super::*;
+
+    fn view(body: &[u8]) -> CdrView<'_> {
+        CdrView { endian: Endian::Little, body }
+    }
+
+    #[test]
+    fn what_waits_for_the_disk_is_bounded_in_bytes() {
+        let (sender, samples) = bounded(QUEUE);
+        let room = Room::new(1000);
+        let mut receive = handler(0, "/image", sender, Arc::clone(&room));
+        for _ in 0..6 {
+            receive(view(&[1; 250]));
+        }
+        // Four would fit but for their headers of four bytes.
+        assert_eq!((samples.len(), room.taken.load(Ordering::Relaxed)), (3, 3 * 254));
+        drop(samples.recv());
+        receive(view(&[1; 250]));
+        assert_eq!(samples.len(), 3, "what was written makes room");
+        receive(view(&[1; 100]));
+        assert_eq!(samples.len(), 4, "a small one still fits");
+        samples.try_iter().for_each(drop);
+        assert_eq!(room.taken.load(Ordering::Relaxed), 0);
+        receive(view(&[1; 2000]));
+        assert_eq!(samples.len(), 1, "one that is larger than the room is written all the same");
+    }
+
+    #[test]
+    fn what_waits_for_the_disk_is_bounded_in_number() {
+        let (sender, samples) = bounded(QUEUE);
+        let room = Room::new(QUEUE_BYTES);
+        let mut receive = handler(0, "/text", sender, Arc::clone(&room));
+        for _ in 0..QUEUE + 10 {
+            receive(view(b"text"));
+        }
+        let taken = room.taken.load(Ordering::Relaxed);
+        assert_eq!((samples.len(), taken), (QUEUE, QUEUE * 8), "what is lost takes no room");
+    }
+
+    #[test]
+    fn latched_topics_are_kept_in_full_length() {
+        let topic = |type_name: &str, durability| TopicInfo {
+            name: "/topic".to_owned(),
+            type_name: type_name.to_owned(),
+            reliability: transport::Reliability::Reliable,
+            durability,
+        };
+        assert_eq!(depth(&topic(Image::TYPE, Durability::Volatile)), IMAGES);
+        assert_eq!(depth(&topic(Image::TYPE, Durability::TransientLocal)), 256);
+        assert_eq!(depth(&topic("tf2_msgs/msg/TFMessage", Durability::Volatile)), 256);
     }
 }

@@ -1,21 +1,23 @@
 //! `scenelex segment`: pictures in, overlays and JSON out.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
+    io::Cursor,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
+use image::{DynamicImage, ImageDecoder as _, ImageReader, metadata::Orientation};
 use scenelex::{
-    imaging::overlay,
+    imaging::{DecodeLimits, ImageDecoder, overlay},
     inference::{Bundle, ModelOptions, Runtime, TextEncoder},
     pipeline::{Pipeline, PipelineConfig, PreparedVocabulary},
-    types::{CameraImage, FrameResult, Header, ImagePayload, RgbImage, VocabularySource},
+    types::{CameraImage, FrameResult, Header, ImagePayload, ImageSize, RgbImage, VocabularySource},
     vocabulary::{VocabularyBuilder, VocabularyLimits, parse_class_list},
 };
 use serde::Serialize;
@@ -25,7 +27,8 @@ use super::{INTERRUPTED, interrupt::Interrupt, models, progress::Progress, say};
 /// Label pictures: an overlay (PNG) and the masks (JSON) for each.
 ///
 /// The JSON holds every object's class, scores, box ([x0, y0, x1, y1] in pixels) and mask as COCO uncompressed run
-/// lengths, which pycocotools reads as they are. A picture that cannot be read is reported; the others are still done.
+/// lengths, which pycocotools reads as they are. A picture with an EXIF orientation is turned upright first, and size, boxes
+/// and masks are those of the upright picture. A picture that cannot be read is reported; the others are still done.
 #[derive(Args)]
 pub struct SegmentArgs {
     /// Pictures, JPEG or PNG
@@ -84,6 +87,8 @@ struct Durations {
 pub fn run(args: &SegmentArgs) -> Result<ExitCode> {
     let limits = VocabularyLimits::default();
     let classes = parse_class_list(&args.classes, &limits).context("--classes")?;
+    let names = names(&args.images);
+    refuse_to_overwrite(&args.images, &names, &args.out)?;
     let folder = models::folder(args.models.as_deref())?;
     let interrupt = Interrupt::install().context("cannot listen to signals")?;
 
@@ -108,18 +113,16 @@ pub fn run(args: &SegmentArgs) -> Result<ExitCode> {
 
     fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
     let mut progress = Progress::new("segmenting");
-    let mut names = BTreeSet::new();
     let (mut result, mut picture) = (FrameResult::default(), RgbImage::default());
     let mut failed = 0;
-    for (index, path) in args.images.iter().enumerate() {
+    for (index, (path, name)) in args.images.iter().zip(&names).enumerate() {
         if interrupt.is_raised() {
             return Ok(ExitCode::from(INTERRUPTED));
         }
         progress.show(index as f64 / args.images.len() as f64, &path.display().to_string());
-        let name = unique_name(path, &mut names);
         let done = segment(path, &mut pipeline, &vocabulary, &mut result).and_then(|()| {
             overlay::draw_overlay(pipeline.rgb(), &result, &mut picture)?;
-            write(&args.out, &name, path, &vocabulary, &result, &picture)
+            write(&args.out, name, path, &vocabulary, &result, &picture)
         });
         progress.clear();
         match done {
@@ -139,16 +142,51 @@ pub fn run(args: &SegmentArgs) -> Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The picture's name without its extension, with a number where another picture has the same.
-fn unique_name(path: &Path, names: &mut BTreeSet<String>) -> String {
-    let stem = path.file_stem().map_or_else(|| "picture".into(), |stem| stem.to_string_lossy());
-    let mut name = stem.to_string();
-    let mut number = 2;
-    while !names.insert(name.clone()) {
-        name = format!("{stem}_{number}");
-        number += 1;
+/// Each picture's name without its extension, with a number where another picture has the same.
+fn names(pictures: &[PathBuf]) -> Vec<String> {
+    let mut taken = BTreeSet::new();
+    let unique = |path: &PathBuf| {
+        let stem = path.file_stem().map_or_else(|| "picture".into(), |stem| stem.to_string_lossy());
+        let mut name = stem.to_string();
+        let mut number = 2;
+        while !taken.insert(name.clone()) {
+            name = format!("{stem}_{number}");
+            number += 1;
+        }
+        name
+    };
+    pictures.iter().map(unique).collect()
+}
+
+/// The files made of the picture called `name`: JSON and overlay.
+fn outputs(folder: &Path, name: &str) -> [PathBuf; 2] {
+    [folder.join(format!("{name}.json")), folder.join(format!("{name}_overlay.png"))]
+}
+
+/// Where a file is or would be, whatever names lead to it; `None` where its folder does not exist.
+fn place(path: &Path) -> Option<PathBuf> {
+    path.canonicalize().ok().or_else(|| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        Some(folder.unwrap_or(Path::new(".")).canonicalize().ok()?.join(path.file_name()?))
+    })
+}
+
+/// An error where a result would take the place of one of the pictures.
+fn refuse_to_overwrite(pictures: &[PathBuf], names: &[String], folder: &Path) -> Result<()> {
+    let places: BTreeMap<PathBuf, &PathBuf> =
+        pictures.iter().filter_map(|picture| Some((place(picture)?, picture))).collect();
+    for (source, name) in pictures.iter().zip(names) {
+        for output in outputs(folder, name) {
+            if let Some(picture) = place(&output).and_then(|place| places.get(&place)) {
+                bail!(
+                    "{}: what is made of {} would be written over it; name another folder with --out",
+                    picture.display(),
+                    source.display()
+                );
+            }
+        }
     }
-    name
+    Ok(())
 }
 
 fn segment(
@@ -159,8 +197,38 @@ fn segment(
 ) -> Result<()> {
     let data = fs::read(path)?;
     let format = path.extension().map_or_else(String::new, |e| e.to_string_lossy().to_lowercase());
-    let mut image = CameraImage { header: Header::default(), payload: ImagePayload::Compressed { format, data } };
+    let payload = match orientation(&data) {
+        Orientation::NoTransforms => ImagePayload::Compressed { format, data },
+        turned => upright(&format, &data, turned)?,
+    };
+    let mut image = CameraImage { header: Header::default(), payload };
     Ok(pipeline.process(&mut image, vocabulary, result)?)
+}
+
+/// How the picture is to be turned, as its EXIF data say. Whatever cannot be read is left as it is: the decoder, which
+/// knows better what a picture is, says what is wrong with it.
+fn orientation(data: &[u8]) -> Orientation {
+    let reader = ImageReader::new(Cursor::new(data)).with_guessed_format().ok();
+    let decoder = reader.and_then(|reader| reader.into_decoder().ok());
+    decoder.and_then(|mut decoder| decoder.orientation().ok()).unwrap_or(Orientation::NoTransforms)
+}
+
+/// The pixels of the picture, turned.
+fn upright(format: &str, data: &[u8], orientation: Orientation) -> Result<ImagePayload> {
+    let mut rgb = RgbImage::default();
+    ImageDecoder::new(DecodeLimits::default()).decode_file(format, data, &mut rgb)?;
+    let stored = image::RgbImage::from_raw(rgb.size.width, rgb.size.height, rgb.data);
+    let mut picture = DynamicImage::ImageRgb8(stored.context("the decoded picture does not have its size")?);
+    picture.apply_orientation(orientation);
+    let picture = picture.into_rgb8();
+    let size = ImageSize::new(picture.width(), picture.height());
+    Ok(ImagePayload::Raw {
+        size,
+        encoding: "rgb8".to_owned(),
+        is_bigendian: false,
+        step: 3 * size.width,
+        data: picture.into_raw(),
+    })
 }
 
 fn milliseconds(duration: Duration) -> f64 {
@@ -200,9 +268,9 @@ fn write(
             models: milliseconds(result.durations.models),
         },
     };
-    let json = folder.join(format!("{name}.json"));
+    let [json, overlay] = outputs(folder, name);
     fs::write(&json, serde_json::to_vec(&report)?).with_context(|| format!("cannot write {}", json.display()))?;
-    save(&folder.join(format!("{name}_overlay.png")), picture)
+    save(&overlay, picture)
 }
 
 /// Writes a picture in the format its name has.

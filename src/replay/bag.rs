@@ -82,6 +82,14 @@ pub enum BagError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Messages that were recorded together have log times more than a day apart.
+    #[error("{path}: {chunks} of its chunks hold log times more than a day apart; some of them must be wrong")]
+    Scattered {
+        /// The file.
+        path: PathBuf,
+        /// Number of chunks (or runs of messages outside chunks).
+        chunks: usize,
+    },
     /// A topic was asked for that the bag does not have.
     #[error("the bag has no topic `{topic}`; it has: {available}")]
     UnknownTopic {
@@ -168,14 +176,16 @@ pub struct MessageQuery {
 }
 
 impl Bag {
-    /// Opens a bag folder or a single `.mcap` file.
+    /// Opens a bag folder or a single `.mcap` file. Where `metadata.yaml` is missing or cannot be used, the folder's
+    /// `.mcap` files are the bag.
     ///
     /// # Errors
     /// When nothing of it can be read. Damage that leaves something readable is in [`Bag::problems`].
     pub fn open(path: &Path) -> Result<Self, BagError> {
-        let (paths, metadata) = locate(path)?;
-        let mut bag = Self { files: Vec::new(), topics: Vec::new(), problems: Vec::new(), start: u64::MAX, end: 0 };
-        for path in paths {
+        let Located { files, mut metadata, problem } = locate(path)?;
+        let problems = problem.into_iter().collect();
+        let mut bag = Self { files: Vec::new(), topics: Vec::new(), problems, start: u64::MAX, end: 0 };
+        for path in files {
             match BagFile::open(&path) {
                 Ok(file) => bag.add(file, &metadata),
                 Err(error) => bag.problems.push(BagError::mcap(&path, &error)),
@@ -184,6 +194,7 @@ impl Bag {
         if bag.files.is_empty() && !bag.problems.is_empty() {
             return Err(bag.problems.swap_remove(0));
         }
+        bag.problems.append(&mut metadata.problems);
         if bag.start > bag.end {
             (bag.start, bag.end) = (0, 0);
         }
@@ -193,6 +204,9 @@ impl Bag {
     fn add(&mut self, file: BagFile, metadata: &BagMetadata) {
         if let Some(problem) = &file.problem {
             self.problems.push(BagError::mcap(&file.path, problem));
+        }
+        if file.scattered > 0 {
+            self.problems.push(BagError::Scattered { path: file.path.clone(), chunks: file.scattered });
         }
         let topics = file.channels.into_iter().map(|(id, channel)| (id, self.topic_index(channel, metadata))).collect();
         for segment in &file.segments {
@@ -300,28 +314,53 @@ impl Bag {
     }
 }
 
+/// Where a bag is.
+#[derive(Default)]
+struct Located {
+    files: Vec<PathBuf>,
+    metadata: BagMetadata,
+    /// Why the metadata did not say which files there are.
+    problem: Option<BagError>,
+}
+
 /// The files of the bag at `path`, and what its metadata says.
-fn locate(path: &Path) -> Result<(Vec<PathBuf>, BagMetadata), BagError> {
+fn locate(path: &Path) -> Result<Located, BagError> {
     if !path.exists() {
         return Err(BagError::NotFound(path.to_owned()));
     }
     if !path.is_dir() {
-        return Ok((vec![path.to_owned()], BagMetadata::default()));
+        return Ok(Located { files: vec![path.to_owned()], ..Located::default() });
     }
     let index = path.join("metadata.yaml");
+    let mut located = Located::default();
     if index.exists() {
-        let metadata = BagMetadata::read(&index)?;
-        if metadata.files.is_empty() {
-            return Err(BagError::Metadata { path: index, reason: "relative_file_paths is empty".to_owned() });
+        match BagMetadata::read(&index) {
+            Ok(metadata) => {
+                let files: Vec<PathBuf> = metadata.files.iter().map(|file| path.join(file)).collect();
+                if files.iter().any(|file| file.exists()) {
+                    return Ok(Located { files, metadata, problem: None });
+                }
+                let reason = match metadata.files.as_slice() {
+                    [] => "relative_file_paths is empty".to_owned(),
+                    named => format!("none of its relative_file_paths is there: {}", named.join(", ")),
+                };
+                located.metadata = metadata;
+                located.problem = Some(BagError::Metadata { path: index, reason });
+            }
+            // Nothing here can read what these name.
+            Err(error @ (BagError::Storage { .. } | BagError::CompressionMode { .. })) => return Err(error),
+            Err(error) => located.problem = Some(error),
         }
-        return Ok((metadata.files.iter().map(|file| path.join(file)).collect(), metadata));
     }
-    // A recorder that was killed leaves files without metadata.
+    // A recorder that was killed leaves files without metadata, or with a part of it.
     let entries = std::fs::read_dir(path).map_err(|source| BagError::Io { path: path.to_owned(), source })?;
     let mut files: Vec<PathBuf> =
         entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "mcap")).collect();
     files.sort();
-    if files.is_empty() { Err(BagError::NoBag(path.to_owned())) } else { Ok((files, BagMetadata::default())) }
+    if files.is_empty() {
+        return Err(located.problem.unwrap_or_else(|| BagError::NoBag(path.to_owned())));
+    }
+    Ok(Located { files, ..located })
 }
 
 /// A message waiting for its turn.
@@ -383,7 +422,7 @@ impl BagMessages<'_> {
         for message in messages {
             let Some(&topic) = file.topics.get(&message.channel) else { continue };
             let wanted = self.wanted.get(topic).copied().unwrap_or(false) && message.log_time >= self.from;
-            if wanted {
+            if wanted && segment.holds(message.log_time) {
                 let message = BagMessage { topic, log_time: message.log_time, data: message.data };
                 self.pending.push(Pending { message, order: self.read });
                 self.read += 1;
@@ -413,5 +452,60 @@ impl Iterator for BagMessages<'_> {
             }
         }
         self.pending.pop().map(|pending| Ok(pending.message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replay::{RecordedTopic, Recorder};
+
+    const BEGIN: u64 = 1_700_000_000_000_000_000;
+
+    /// 120 messages that do not compress, about six to a chunk and 10 ms apart; every fifth was logged at 0.
+    fn write_bag(folder: &Path) {
+        let mut recorder = Recorder::create(folder).unwrap();
+        let topic = RecordedTopic {
+            name: "/a".to_owned(),
+            type_name: "std_msgs/msg/UInt8MultiArray".to_owned(),
+            definition: "uint8[] data\n".to_owned(),
+            qos: Vec::new(),
+        };
+        let topic = recorder.add_topic(topic).unwrap();
+        let mut random = fastrand::Rng::with_seed(1);
+        for i in 0..120 {
+            let data: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(200_000).collect();
+            let time = if i % 5 == 4 { 0 } else { BEGIN + i * 10_000_000 };
+            recorder.write(topic, time, &data).unwrap();
+        }
+        recorder.finish().unwrap();
+    }
+
+    #[test]
+    fn a_wrong_log_time_in_every_chunk_does_not_bring_the_whole_bag_into_memory() {
+        let folder = std::env::temp_dir().join(format!("scenelex-scattered-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        write_bag(&folder);
+        let bag = Bag::open(&folder).unwrap();
+        let [BagError::Scattered { chunks, .. }] = bag.problems() else { panic!("{:?}", bag.problems()) };
+        assert!(*chunks > 10, "{chunks} chunks");
+        assert_eq!((bag.start(), bag.message_count()), (0, 120));
+
+        let mut messages = bag.messages(&MessageQuery::default()).unwrap();
+        let (mut times, mut most) = (Vec::new(), 0);
+        while let Some(message) = messages.next() {
+            times.push(message.unwrap().log_time);
+            most = most.max(messages.pending.len());
+        }
+        // The 24 of log time 0, then a chunk or two at a time.
+        assert!(most < 40, "{most} messages were held");
+        let expected: Vec<u64> = (0..120).filter(|i| i % 5 != 4).map(|i| BEGIN + i * 10_000_000).collect();
+        assert_eq!((times[..24].iter().sum::<u64>(), &times[24..]), (0, &expected[..]));
+
+        // Nothing is read of the wrong times where they are not asked for.
+        let query = MessageQuery { from: BEGIN, ..MessageQuery::default() };
+        let times: Vec<u64> = bag.messages(&query).unwrap().map(|message| message.unwrap().log_time).collect();
+        assert_eq!(times, expected);
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -24,6 +24,8 @@ use mcap::{
 const RECORD_LIMIT: usize = 512 * 1024 * 1024;
 /// Messages outside chunks are read in runs of about this many bytes.
 const RUN_BYTES: u64 = 4 * 1024 * 1024;
+/// Log times of one segment that lie further apart than a day (in nanoseconds) do not belong together.
+const TOGETHER: u64 = 24 * 60 * 60 * 1_000_000_000;
 
 /// What a channel record says, with the schema it names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +51,37 @@ pub(super) struct Segment {
     pub channels: Vec<u16>,
     /// Cut off by the end of the file: checksums cannot hold, what decodes is served.
     pub cut: bool,
+    /// Stands for those messages of the byte range only whose log times lie between `start` and `end`.
+    pub part: bool,
+}
+
+impl Segment {
+    /// Whether a message of the byte range belongs to the segment.
+    pub(super) fn holds(&self, log_time: u64) -> bool {
+        !self.part || (self.start..=self.end).contains(&log_time)
+    }
+
+    /// The segment, or, where its log times do not belong together, one for each group of them: a single message logged
+    /// at 0 would otherwise make the whole chunk come before everything else.
+    fn split(self, file: &mut File) -> Vec<Self> {
+        if self.end.saturating_sub(self.start) <= TOGETHER {
+            return vec![self];
+        }
+        let mut times = Vec::new();
+        let result = read_segment(file, &self, &mut |record| {
+            if let Record::Message { header, .. } = record {
+                times.push(header.log_time);
+            }
+        });
+        // Damage is reported when it is read for its messages.
+        if times.is_empty() || (result.is_err() && !self.cut) {
+            return vec![self];
+        }
+        times.sort_unstable();
+        let part =
+            |group: &[u64]| Some(Self { start: *group.first()?, end: *group.last()?, part: true, ..self.clone() });
+        times.chunk_by(|earlier, later| later - earlier <= TOGETHER).filter_map(part).collect()
+    }
 }
 
 /// One file, opened.
@@ -59,6 +92,8 @@ pub(super) struct BagFile {
     pub segments: Vec<Segment>,
     /// What was wrong with it, where something could still be read.
     pub problem: Option<McapError>,
+    /// Number of byte ranges with log times that do not belong together.
+    pub scattered: usize,
 }
 
 /// One message as found in a segment.
@@ -77,11 +112,17 @@ impl BagFile {
         if magic != mcap::MAGIC {
             return Err(McapError::BadMagic);
         }
-        match read_summary(&mut file, size) {
-            Ok(Some(summary)) if is_complete(&summary) => Ok(Self::from_summary(path, &summary, size)),
+        let mut found = match read_summary(&mut file, size) {
+            Ok(Some(summary)) if is_complete(&summary) => Self::from_summary(path, &summary, size),
             // The summary is an index; without a usable one the file itself says what it holds.
-            Ok(_) | Err(_) => Scan::run(path, &mut file, size),
+            Ok(_) | Err(_) => Scan::run(path, &mut file, size)?,
+        };
+        for segment in std::mem::take(&mut found.segments) {
+            let parts = segment.split(&mut file);
+            found.scattered += usize::from(parts.len() > 1);
+            found.segments.extend(parts);
         }
+        Ok(found)
     }
 
     fn from_summary(path: &Path, summary: &Summary, size: u64) -> Self {
@@ -106,8 +147,15 @@ impl BagFile {
             end: chunk.message_end_time,
             channels: chunk.message_index_offsets.keys().copied().collect(),
             cut: chunk.chunk_start_offset.saturating_add(chunk.chunk_length) > size,
+            part: false,
         });
-        Self { path: path.to_owned(), channels: channels.collect(), segments: segments.collect(), problem: None }
+        Self {
+            path: path.to_owned(),
+            channels: channels.collect(),
+            segments: segments.collect(),
+            problem: None,
+            scattered: 0,
+        }
     }
 }
 
@@ -194,7 +242,7 @@ impl<'a> Scan<'a> {
             Self { file, schemas: BTreeMap::new(), channels: BTreeMap::new(), segments: Vec::new(), problem: None };
         scan.walk(size)?;
         let Self { channels, segments, problem, .. } = scan;
-        Ok(BagFile { path: path.to_owned(), channels, segments, problem })
+        Ok(BagFile { path: path.to_owned(), channels, segments, problem, scattered: 0 })
     }
 
     fn walk(&mut self, size: u64) -> McapResult<()> {
@@ -250,8 +298,15 @@ impl<'a> Scan<'a> {
 
     /// Reads a segment for its channels, counts and time span, and keeps it when it holds a message.
     fn add_segment(&mut self, offset: u64, end: u64, cut: bool) {
-        let segment =
-            Segment { offset, length: end.saturating_sub(offset), start: u64::MAX, end: 0, channels: Vec::new(), cut };
+        let segment = Segment {
+            offset,
+            length: end.saturating_sub(offset),
+            start: u64::MAX,
+            end: 0,
+            channels: Vec::new(),
+            cut,
+            part: false,
+        };
         let mut found = segment.clone();
         let (schemas, channels) = (&mut self.schemas, &mut self.channels);
         let result = read_segment(self.file, &segment, &mut |record| match record {

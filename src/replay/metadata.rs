@@ -11,12 +11,14 @@ use super::{
 };
 
 /// What of a foreign `metadata.yaml` matters here. Other keys are ignored: every release adds some.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct BagMetadata {
     /// Files of the bag, relative to its folder, in order.
     pub files: Vec<String>,
-    /// Offered QoS by topic name.
+    /// Offered QoS by topic name; without the topics whose profiles cannot be understood.
     pub qos: BTreeMap<String, Vec<OfferedQos>>,
+    /// What could not be understood.
+    pub problems: Vec<BagError>,
 }
 
 #[derive(Deserialize)]
@@ -49,6 +51,7 @@ struct RawTopicMetadata {
 }
 
 impl BagMetadata {
+    /// Reads the file. What is wrong with the QoS of single topics is in [`Self::problems`].
     pub(super) fn read(path: &Path) -> Result<Self, BagError> {
         let text = std::fs::read_to_string(path).map_err(|source| BagError::Io { path: path.to_owned(), source })?;
         let broken = |reason: String| BagError::Metadata { path: path.to_owned(), reason };
@@ -60,14 +63,17 @@ impl BagMetadata {
         if !matches!(raw.compression_mode.to_ascii_lowercase().as_str(), "" | "none" | "storage") {
             return Err(BagError::CompressionMode { path: path.to_owned(), found: raw.compression_mode });
         }
-        let mut qos = BTreeMap::new();
+        let mut metadata = Self { files: raw.relative_file_paths, ..Self::default() };
         for topic in raw.topics_with_message_count {
             let name = topic.topic_metadata.name;
-            let profiles = qos::from_yaml(topic.topic_metadata.offered_qos_profiles)
-                .map_err(|e| broken(format!("offered_qos_profiles of {name}: {e}")))?;
-            qos.insert(name, profiles);
+            match qos::from_yaml(topic.topic_metadata.offered_qos_profiles) {
+                Ok(profiles) => {
+                    metadata.qos.insert(name, profiles);
+                }
+                Err(error) => metadata.problems.push(broken(format!("offered_qos_profiles of {name}: {error}"))),
+            }
         }
-        Ok(Self { files: raw.relative_file_paths, qos })
+        Ok(metadata)
     }
 }
 

@@ -32,6 +32,13 @@ impl Pace {
         self.started.checked_add(self.offset(log_time))
     }
 
+    /// The pace that goes on behind a pause which is left out: the message logged at `after` (nanoseconds) is due when the
+    /// one logged at `before` was. `None` when that lies beyond what the clock can express.
+    #[must_use]
+    pub fn without_pause(&self, before: u64, after: u64) -> Option<Self> {
+        Some(Self { started: self.due(before)?, first_log_time: after, rate: self.rate })
+    }
+
     /// Log time (nanoseconds) that corresponds to `now`, for `/clock`.
     #[must_use]
     pub fn log_time_at(&self, now: Instant) -> u64 {
@@ -52,6 +59,17 @@ mod tests {
         assert_eq!(pace.due(3_000_000_000), Some(start + Duration::from_secs(1)));
         assert_eq!(pace.due(0), Some(start), "earlier messages are due at once");
         assert_eq!(pace.log_time_at(start + Duration::from_secs(1)), 3_000_000_000);
+    }
+
+    #[test]
+    fn a_pause_can_be_left_out() {
+        let start = Instant::now();
+        let pace = Pace::new(start, 1_000_000_000, 2.0).unwrap();
+        let later = pace.without_pause(3_000_000_000, 900_000_000_000).unwrap();
+        let second = Duration::from_secs(1);
+        assert_eq!(later.due(900_000_000_000), Some(start + second));
+        assert_eq!(later.due(904_000_000_000), Some(start + 3 * second), "at the same rate");
+        assert_eq!(later.log_time_at(start + 2 * second), 902_000_000_000);
     }
 
     #[test]

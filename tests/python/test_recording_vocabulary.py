@@ -51,6 +51,7 @@ def test_ranking_and_its_quality(program, environment, bag, tmp_path):
     assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text())
     assert (result["images"], result["refined_by"]) == (8, "proposals"), "the broken picture does not count"
+    assert result["problems"] == []
     assert "left out an image" in done.stderr
     ranked = {row["label"]: row for row in result["ranking"]}
     assert [row["label"] for row in result["ranking"]] == ["red", "blue", "yellow"]
@@ -66,6 +67,49 @@ def test_ranking_and_its_quality(program, environment, bag, tmp_path):
     area = np.trapezoid if hasattr(np, "trapezoid") else np.trapz
     expected = area(np.concatenate([precision[:1], precision]), np.concatenate([[0], recall]))
     assert result["quality"]["auc"] == pytest.approx(expected)
+
+
+def test_what_of_the_bag_cannot_be_read_is_told(program, environment, bag, tmp_path):
+    out = tmp_path / "vocabulary.json"
+    # A split bag one of whose files is no bag, and an index that does not know it.
+    (bag / "metadata.yaml").write_text("")
+    (bag / "z_1.mcap").write_bytes(b"nothing that was ever a bag")
+    done = vocabulary(program, environment, bag, out)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())
+    assert result["images"] == 8
+    for name in ("metadata.yaml", "z_1.mcap"):
+        assert sum(name in problem for problem in result["problems"]) == 1, result["problems"]
+        assert name in done.stderr
+
+
+def test_a_damaged_chunk_is_no_bad_image(program, environment, bag, tmp_path):
+    reader = pytest.importorskip("mcap.reader", reason="the Python package mcap is not installed")
+    writer = pytest.importorskip("mcap.writer", reason="the Python package mcap is not installed")
+    (path,) = bag.glob("*.mcap")
+    with path.open("rb") as source, (tmp_path / "damaged.mcap").open("wb") as file:
+        # A chunk for every message, as it is.
+        copy = writer.Writer(file, chunk_size=1, compression=writer.CompressionType.NONE)
+        copy.start(profile="ros2", library="tests")
+        channel = None
+        for schema, of, message in reader.make_reader(source).iter_messages():
+            if channel is None:
+                channel = copy.register_channel(of.topic, "cdr", copy.register_schema(schema.name, schema.encoding, schema.data))
+            copy.add_message(channel, message.log_time, message.data, message.publish_time)
+        copy.finish()
+    data = bytearray((tmp_path / "damaged.mcap").read_bytes())
+    at = data.index(jpeg(scene(SCENES[3])))
+    data[at + 200] ^= 0xFF
+    (tmp_path / "damaged.mcap").write_bytes(data)
+    out = tmp_path / "vocabulary.json"
+    done = vocabulary(program, environment, tmp_path / "damaged.mcap", out)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())
+    assert result["images"] == 7
+    assert "yellow" not in [row["label"] for row in result["ranking"]], "it was in the damaged picture only"
+    (problem,) = result["problems"]
+    assert "damaged.mcap: damaged at byte" in problem and problem in done.stderr
+    assert done.stderr.count("left out an image") == 1, "the broken picture, and nothing else"
 
 
 def test_a_language_model_groups_what_was_proposed(program, environment, bag, tmp_path):

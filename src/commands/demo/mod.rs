@@ -5,6 +5,7 @@ mod domain;
 mod overlay;
 mod report;
 mod sheet;
+mod source;
 mod watcher;
 
 use std::{
@@ -15,17 +16,14 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use scenelex::{
-    replay::Bag,
-    ros::{
-        arguments::RosArguments,
-        parameter_table::TABLE,
-        parameters::{Value, Values},
-    },
+use scenelex::ros::{
+    arguments::RosArguments,
+    parameter_table::TABLE,
+    parameters::{Value, Values},
 };
 
-use self::{children::Child, watcher::Watcher};
-use super::{INTERRUPTED, interrupt::Interrupt, models, progress::Progress, say, wire};
+use self::{children::Child, source::Source, watcher::Watcher};
+use super::{INTERRUPTED, bags, interrupt::Interrupt, models, progress::Progress, say, wire};
 
 /// Time for the node to load its models and announce its vocabulary.
 const START: Duration = Duration::from_secs(120);
@@ -82,14 +80,21 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     let interrupt = Interrupt::install().context("cannot listen to signals")?;
     let models = models::folder(args.models.as_deref())?;
     let bag_path = args.bag.clone().unwrap_or_else(|| models::shipped("models/sim/demo_bag"));
-    let expected = expected_frames(&bag_path, &args.camera)?;
+    let recording = args.out.join("bag");
+    if let (Ok(played), Ok(written)) = (bag_path.canonicalize(), recording.canonicalize())
+        && played.starts_with(written)
+    {
+        bail!("--bag {}: the demo writes its recording there; name another folder with --out", bag_path.display());
+    }
+    let source = Source::of(&bags::open(&bag_path)?, &args.camera)?;
+    let expected = source.images;
     std::fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
 
     let transport = wire::join("scenelex_demo")?;
-    let mut watcher = Watcher::start(&*transport, &args.out, &args.camera, expected)?;
+    let mut watcher = Watcher::start(&*transport, &args.out, &source)?;
     let mut progress = Progress::new("demo");
 
-    let mut node = Child::start("node", &node_arguments(args, &models)?, &args.out)?;
+    let mut node = Child::start("node", &node_arguments(args, &source, &models)?, &args.out)?;
     let deadline = Instant::now() + START;
     progress.show(0.0, "starting the node");
     while !watcher.node_is_ready() {
@@ -140,20 +145,6 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Number of camera images in the bag: what the progress bar counts to, and the node is told a list at half of.
-fn expected_frames(bag: &Path, camera: &str) -> Result<u64> {
-    let bag = Bag::open(bag)?;
-    let topic = bag.topics().iter().find(|topic| topic.name == camera);
-    let topic = topic.with_context(|| {
-        let names: Vec<&str> = bag.topics().iter().map(|topic| topic.name.as_str()).collect();
-        format!("--camera {camera}: the bag has {}", names.join(", "))
-    })?;
-    if topic.message_count == 0 {
-        bail!("--camera {camera}: the bag has no message on it");
-    }
-    Ok(topic.message_count)
-}
-
 /// A list as YAML, as `-p` takes it.
 fn yaml_list(classes: &str) -> String {
     let quoted: Vec<String> =
@@ -161,8 +152,8 @@ fn yaml_list(classes: &str) -> String {
     format!("[{}]", quoted.join(", "))
 }
 
-fn node_arguments(args: &DemoArgs, models: &Path) -> Result<Vec<String>> {
-    let transport = if args.camera.ends_with("/compressed") { "compressed" } else { "raw" };
+fn node_arguments(args: &DemoArgs, source: &Source, models: &Path) -> Result<Vec<String>> {
+    let transport = if source.is_compressed() { "compressed" } else { "raw" };
     let mut parameters = vec![
         format!("image_transport:={transport}"),
         format!("models_dir:={}", models.display()),

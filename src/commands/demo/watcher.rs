@@ -17,29 +17,33 @@ use scenelex::{
     ros::{
         CdrView, Qos, Transport,
         messages::{
-            CompressedImage, Detection2DArray, DiagnosticArray, Image, LabelInfo, LabeledMaskArray, RosMessage,
-            StringMessage, Vocabulary,
+            Detection2DArray, DiagnosticArray, Image, LabelInfo, LabeledMaskArray, RosMessage, StringMessage,
+            Vocabulary,
         },
-        transport::{Publisher, RawSubscription},
+        transport::{History, Publisher, RawSubscription},
     },
     types::Stamp,
 };
 
 use super::{
-    super::interrupt::Interrupt,
+    super::{interrupt::Interrupt, wire},
     overlay::Painter,
     report::{Summary, VocabularyUse},
     sheet,
+    source::Source,
 };
 
 /// Messages that may wait for the watcher.
 const QUEUE: usize = 256;
+/// Samples of a topic that the middleware keeps until the watcher takes them over.
+const HISTORY: History = History::KeepLast(64);
 /// Frames whose parts are waited for; older ones are given up.
 const MAX_OPEN_FRAMES: usize = 256;
 /// Value of ground-truth pixels that do not count.
 const IGNORE: u16 = 255;
 /// Overlay pictures that are made.
 const PICTURES: u64 = 12;
+const SHEET: &str = "contact_sheet.png";
 
 /// What a topic is to the watcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +74,7 @@ struct Frame {
     /// The camera's message, where a picture is to be made of the frame.
     picture: Option<Vec<u8>>,
     truth: Option<Vec<u16>>,
+    /// Kept only where there is a truth to compare it with.
     predicted: Option<Vec<u16>>,
     version: Option<u64>,
 }
@@ -86,6 +91,7 @@ struct ClassList {
 pub struct Watcher {
     folder: PathBuf,
     expected: u64,
+    has_truth: bool,
     samples: Receiver<Sample>,
     /// Keeps the subscriptions alive.
     subscriptions: Vec<Box<dyn RawSubscription>>,
@@ -109,42 +115,43 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Subscribes to everything; `expected` is the number of images the bag holds.
-    pub fn start(transport: &dyn Transport, folder: &Path, camera: &str, expected: u64) -> Result<Self> {
-        let compressed = camera.ends_with("/compressed");
-        let camera_type = if compressed { CompressedImage::TYPE } else { Image::TYPE };
-        let image = Qos { history: scenelex::ros::transport::History::KeepLast(64), ..Qos::RELIABLE };
-        let topics = [
-            (camera, camera_type, Role::Camera, image),
-            ("/ground_truth/semantic/image", Image::TYPE, Role::Truth, image),
-            ("/ground_truth/label_info", LabelInfo::TYPE, Role::TruthLabels, Qos::LATCHED),
-            ("/scenelex/masks", LabeledMaskArray::TYPE, Role::Masks, image),
-            ("/scenelex/semantic/image", Image::TYPE, Role::Semantic, image),
-            ("/scenelex/semantic/label_info", LabelInfo::TYPE, Role::Other, Qos::LATCHED),
-            ("/scenelex/instances/image", Image::TYPE, Role::Other, image),
-            ("/scenelex/detections", Detection2DArray::TYPE, Role::Other, image),
-            ("/scenelex/vocabulary", Vocabulary::TYPE, Role::Vocabulary, Qos::LATCHED),
-            ("/diagnostics", DiagnosticArray::TYPE, Role::Diagnostics, Qos::RELIABLE),
+    /// Takes away what an earlier demo left in `folder`, and subscribes to everything: to what is played as it is offered.
+    pub fn start(transport: &dyn Transport, folder: &Path, source: &Source) -> Result<Self> {
+        let (usual, latched) = (OfferedQos::default(), OfferedQos::LATCHED);
+        let mut topics = vec![
+            ("/scenelex/masks", LabeledMaskArray::TYPE, Role::Masks, usual),
+            ("/scenelex/semantic/image", Image::TYPE, Role::Semantic, usual),
+            ("/scenelex/semantic/label_info", LabelInfo::TYPE, Role::Other, latched),
+            ("/scenelex/instances/image", Image::TYPE, Role::Other, usual),
+            ("/scenelex/detections", Detection2DArray::TYPE, Role::Other, usual),
+            ("/scenelex/vocabulary", Vocabulary::TYPE, Role::Vocabulary, latched),
+            ("/diagnostics", DiagnosticArray::TYPE, Role::Diagnostics, usual),
         ];
+        let truth = source.truth.iter().flat_map(|(image, labels)| [(image, Role::Truth), (labels, Role::TruthLabels)]);
+        for (played, role) in std::iter::once((&source.camera, Role::Camera)).chain(truth) {
+            topics.push((played.name.as_str(), played.type_name.as_str(), role, played.qos));
+        }
+        remove_pictures(folder)?;
         let mut recorder = Recorder::create(&fresh_bag_folder(folder)?)?;
         let (sender, samples) = bounded(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
         let mut subscriptions = Vec::new();
-        for (name, type_name, role, qos) in topics {
-            let latched = qos == Qos::LATCHED;
+        for (name, type_name, role, offered) in topics {
             let topic = recorder.add_topic(RecordedTopic {
                 name: name.to_owned(),
                 type_name: type_name.to_owned(),
                 definition: definitions::concatenated(type_name)?,
-                qos: vec![if latched { OfferedQos::LATCHED } else { OfferedQos::default() }],
+                qos: vec![offered],
             })?;
             let (sender, lost) = (sender.clone(), Arc::clone(&lost));
             let handler = Box::new(move |view: CdrView<'_>| send(&sender, &lost, topic, role, view));
+            let qos = Qos { history: HISTORY, ..wire::to_transport(offered) };
             subscriptions.push(transport.subscribe(name, type_name, qos, handler)?);
         }
         Ok(Self {
             folder: folder.to_owned(),
-            expected,
+            expected: source.images,
+            has_truth: source.truth.is_some(),
             samples,
             subscriptions,
             lost,
@@ -155,7 +162,7 @@ impl Watcher {
             lists: BTreeMap::new(),
             truth_names: None,
             scorer: SemanticScorer::default(),
-            painter: Painter::new(compressed),
+            painter: Painter::new(source.is_compressed()),
             frames_in: 0,
             frames_out: 0,
             objects: 0,
@@ -247,6 +254,7 @@ impl Watcher {
                 self.frames.entry(stamp).or_default().truth = Some(values);
                 self.score(stamp)?;
             }
+            Role::Semantic if !self.has_truth => {}
             Role::Semantic => {
                 let (stamp, values) = label_values(view)?;
                 self.frames.entry(stamp).or_default().predicted = Some(values);
@@ -356,7 +364,7 @@ impl Watcher {
             super::super::segment::save(&path, &picture.overlay)?;
         }
         if !pictures.is_empty() {
-            sheet::write(&self.folder.join("contact_sheet.png"), &pictures)?;
+            sheet::write(&self.folder.join(SHEET), &pictures)?;
         }
         let rate = match self.results {
             Some((first, last)) if last > first => {
@@ -428,6 +436,24 @@ fn label_values(view: CdrView<'_>) -> Result<(Stamp, Vec<u16>)> {
     Ok((Stamp::from(image.header.stamp), values))
 }
 
+/// Whether a file of that name is a picture that a demo makes.
+fn is_picture(name: &str) -> bool {
+    let number = name.strip_prefix("overlay_").and_then(|rest| rest.strip_suffix(".png"));
+    name == SHEET || number.is_some_and(|digits| digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Takes away the pictures of an earlier demo: those of this one may be fewer, and would lie between them.
+fn remove_pictures(folder: &Path) -> Result<()> {
+    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    for entry in entries.flatten() {
+        if entry.file_name().to_str().is_some_and(is_picture) {
+            let path = entry.path();
+            std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
 /// The folder of the recording, without the bag of an earlier demo.
 fn fresh_bag_folder(folder: &Path) -> Result<PathBuf> {
     let bag = folder.join("bag");
@@ -441,4 +467,177 @@ fn fresh_bag_folder(folder: &Path) -> Result<PathBuf> {
         }
     }
     Ok(bag)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, sync::Mutex};
+
+    use bytes::Bytes;
+    use scenelex::ros::{
+        TransportError, cdr,
+        messages::CompressedImage,
+        transport::{
+            Durability, MessageHandler, RawClient, RawPublisher, RawServer, Reliability, ServiceHandler, TopicInfo,
+        },
+    };
+
+    use super::{super::source::Offered, *};
+
+    /// A transport on which nothing ever comes.
+    #[derive(Default)]
+    struct Silent {
+        subscribed: Mutex<Vec<(String, String, Qos)>>,
+    }
+
+    struct Nobody;
+
+    impl RawPublisher for Nobody {
+        fn publish(&self, _: Bytes) -> Result<(), TransportError> {
+            Ok(())
+        }
+
+        fn subscribers(&self) -> usize {
+            0
+        }
+
+        fn flush(&self, _: Duration) -> bool {
+            true
+        }
+    }
+
+    impl RawSubscription for Nobody {
+        fn publishers(&self) -> usize {
+            0
+        }
+    }
+
+    const UNSUPPORTED: TransportError = TransportError::Unsupported { transport: "test", ability: "do that" };
+
+    impl Transport for Silent {
+        fn node_name(&self) -> &str {
+            "/demo"
+        }
+
+        fn advertise(&self, _: &str, _: &str, _: Qos) -> Result<Arc<dyn RawPublisher>, TransportError> {
+            Ok(Arc::new(Nobody))
+        }
+
+        fn subscribe(
+            &self,
+            topic: &str,
+            type_name: &str,
+            qos: Qos,
+            _: MessageHandler,
+        ) -> Result<Box<dyn RawSubscription>, TransportError> {
+            self.subscribed.lock().unwrap().push((topic.to_owned(), type_name.to_owned(), qos));
+            Ok(Box::new(Nobody))
+        }
+
+        fn serve(&self, _: &str, _: &str, _: ServiceHandler) -> Result<Box<dyn RawServer>, TransportError> {
+            Err(UNSUPPORTED)
+        }
+
+        fn client(&self, _: &str, _: &str) -> Result<Box<dyn RawClient>, TransportError> {
+            Err(UNSUPPORTED)
+        }
+
+        fn topics(&self) -> Vec<TopicInfo> {
+            Vec::new()
+        }
+    }
+
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(test: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("scenelex-watcher-{}-{test}", std::process::id()));
+            let _ = fs::remove_dir_all(&path);
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn offered(name: &str, type_name: &str, qos: OfferedQos) -> Offered {
+        Offered { name: name.to_owned(), type_name: type_name.to_owned(), qos }
+    }
+
+    /// A camera that is recorded best effort, with or without ground truth.
+    fn source(with_truth: bool) -> Source {
+        let sensor = OfferedQos { reliability: scenelex::replay::Reliability::BestEffort, ..OfferedQos::default() };
+        let truth = (
+            offered("/truth", Image::TYPE, OfferedQos::default()),
+            offered("/truth/names", LabelInfo::TYPE, OfferedQos::LATCHED),
+        );
+        let camera = offered("/cam/jpeg", CompressedImage::TYPE, sensor);
+        Source { camera, images: 10, truth: with_truth.then_some(truth) }
+    }
+
+    #[test]
+    fn what_is_played_is_subscribed_to_as_it_is_offered() {
+        let (scratch, transport) = (Scratch::new("qos"), Silent::default());
+        Watcher::start(&transport, &scratch.0, &source(true)).unwrap();
+        let subscribed = transport.subscribed.into_inner().unwrap();
+        let found = |name: &str| subscribed.iter().find(|(topic, ..)| topic == name).unwrap();
+        let (_, type_name, qos) = found("/cam/jpeg");
+        assert_eq!(type_name, CompressedImage::TYPE);
+        assert_eq!((qos.reliability, qos.durability), (Reliability::BestEffort, Durability::Volatile));
+        assert_eq!(found("/truth").2.reliability, Reliability::Reliable);
+        assert_eq!(found("/truth/names").2.durability, Durability::TransientLocal);
+        assert_eq!(found("/scenelex/masks").2.reliability, Reliability::Reliable);
+    }
+
+    #[test]
+    fn predictions_are_kept_only_where_there_is_a_truth() {
+        let label_image = Image {
+            height: 2,
+            width: 3,
+            encoding: "mono16".to_owned(),
+            step: 6,
+            data: vec![7; 12],
+            ..Image::default()
+        };
+        for with_truth in [false, true] {
+            let scratch = Scratch::new(&format!("predictions-{with_truth}"));
+            let transport = Silent::default();
+            let mut watcher = Watcher::start(&transport, &scratch.0, &source(with_truth)).unwrap();
+            let names: Vec<String> =
+                transport.subscribed.lock().unwrap().iter().map(|(topic, ..)| topic.clone()).collect();
+            let topic = names.iter().position(|name| name == "/scenelex/semantic/image").unwrap();
+            let data = cdr::encode(&label_image).unwrap().to_vec();
+            let sample = Sample { topic, role: Role::Semantic, received: Instant::now(), log_time: 1, data };
+            watcher.take(sample).unwrap();
+            let kept = watcher.frames.values().filter(|frame| frame.predicted.is_some()).count();
+            assert_eq!(kept, usize::from(with_truth));
+        }
+    }
+
+    #[test]
+    fn pictures_of_an_earlier_demo_are_taken_away() {
+        let scratch = Scratch::new("pictures");
+        let file = |name: &str| scratch.0.join(name);
+        let (old, others) = (
+            ["overlay_01.png", "overlay_12.png", "contact_sheet.png"],
+            [
+                "overlay_1.png",
+                "overlay_ab.png",
+                "overlay_001.png",
+                "my_overlay_01.png",
+                "overlay_01.jpg",
+                "summary.json",
+            ],
+        );
+        for name in old.iter().chain(&others) {
+            fs::write(file(name), "an earlier one").unwrap();
+        }
+        Watcher::start(&Silent::default(), &scratch.0, &source(false)).unwrap();
+        assert!(old.iter().all(|name| !file(name).exists()));
+        assert!(others.iter().all(|name| file(name).exists()));
+    }
 }

@@ -34,7 +34,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use self::proposers::{ProposerArgs, Proposers};
-use super::{INTERRUPTED, interrupt::Interrupt, progress::Progress, say};
+use super::{INTERRUPTED, bags, interrupt::Interrupt, progress::Progress, say};
 
 /// List what is there to see in a recording: a ranked vocabulary with its hierarchy.
 ///
@@ -94,6 +94,8 @@ struct Report<'r> {
     bag: String,
     topic: &'r str,
     images: usize,
+    /// What of the bag could not be read.
+    problems: Vec<String>,
     words: usize,
     /// Mean time from a decoded image to its proposals.
     seconds_per_image: f64,
@@ -131,14 +133,14 @@ pub fn run(args: &VocabularyArgs) -> Result<ExitCode> {
     let interrupt = Interrupt::install().context("cannot listen to signals")?;
     let limits = VocabularyLimits { max_classes: args.max_classes, ..VocabularyLimits::default() };
     let truth = args.truth.as_deref().map(|text| truth_of(text, &limits)).transpose()?;
-    let bag = Bag::open(&args.bag)?;
+    let bag = bags::open(&args.bag)?;
     let topic = image_topic(&bag, args.topic.as_deref())?;
     let there = args.lexicon.join("data.noun").is_file();
     let lexicon = there.then(|| Lexicon::open(&args.lexicon)).transpose()?.map(Arc::new);
     let chat = chat(args)?;
     let mut proposers = args.proposers.load(&limits, lexicon.as_ref())?;
 
-    let Some((ranking, took)) = look(args, &bag, topic, &mut proposers, &limits, &interrupt)? else {
+    let Some(Looked { ranking, took, problems }) = look(args, &bag, topic, &mut proposers, &limits, &interrupt)? else {
         return Ok(ExitCode::from(INTERRUPTED));
     };
     let seconds_per_image = took.as_secs_f64() / ranking.images().max(1) as f64;
@@ -157,6 +159,7 @@ pub fn run(args: &VocabularyArgs) -> Result<ExitCode> {
         bag: args.bag.display().to_string(),
         topic,
         images: ranking.images(),
+        problems,
         words: proposers.words,
         seconds_per_image,
         refined_by: refinement.as_str(),
@@ -233,7 +236,16 @@ fn chat(args: &VocabularyArgs) -> Result<Option<ChatClient>> {
     Ok(Some(ChatClient::new(config).context("language model")?))
 }
 
-/// Looks at the bag's images, and for how long without reading them; `None` when interrupted. An image that cannot be read is reported and left out.
+/// What came of looking at the bag's images.
+struct Looked {
+    ranking: DatasetRanking,
+    /// Without reading them.
+    took: Duration,
+    /// What of the bag could not be read.
+    problems: Vec<String>,
+}
+
+/// Looks at the bag's images; `None` when interrupted. An image that cannot be read is reported and left out.
 fn look(
     args: &VocabularyArgs,
     bag: &Bag,
@@ -241,7 +253,7 @@ fn look(
     proposers: &mut Proposers,
     limits: &VocabularyLimits,
     interrupt: &Interrupt,
-) -> Result<Option<(DatasetRanking, Duration)>> {
+) -> Result<Option<Looked>> {
     let known = bag.topics().iter().find(|t| t.name == topic);
     let compressed = known.is_some_and(|t| t.type_name == CompressedImage::TYPE);
     let total = known.map_or(0, |t| t.message_count);
@@ -249,17 +261,29 @@ fn look(
     let mut decoder = ImageDecoder::new(DecodeLimits::default());
     let (mut image, mut rgb) = (CameraImage::default(), RgbImage::default());
     let (mut all, mut progress, mut bad) = (DatasetRanking::default(), Progress::new("looking"), 0_u64);
-    let mut took = Duration::ZERO;
+    let (mut took, mut read) = (Duration::ZERO, 0_u64);
+    let mut problems: Vec<String> = bag.problems().iter().map(ToString::to_string).collect();
     let query = MessageQuery { topics: vec![topic.to_owned()], ..MessageQuery::default() };
-    for (index, message) in bag.messages(&query)?.enumerate() {
+    for message in bag.messages(&query)? {
         if interrupt.is_raised() {
             return Ok(None);
         }
-        if !(index as u64).is_multiple_of(u64::from(args.every)) {
+        let message = match message {
+            Ok(message) => message,
+            // No image: a part of the bag, with as many images as were in it.
+            Err(error) => {
+                tracing::warn!("{error}");
+                problems.push(error.to_string());
+                continue;
+            }
+        };
+        let index = read;
+        read += 1;
+        if !index.is_multiple_of(u64::from(args.every)) {
             continue;
         }
         progress.show(index as f64 / total.max(1) as f64, &format!("{} images, {bad} bad", all.images()));
-        let seen = message.map_err(anyhow::Error::from).and_then(|message| {
+        let mut propose = || -> Result<Ranking> {
             intake::fill(CdrView::from_encapsulated(&message.data)?, compressed, &mut image)?;
             decoder.take(&mut image, &mut rgb)?;
             let start = Instant::now();
@@ -269,8 +293,8 @@ fn look(
             }
             took += start.elapsed();
             Ok(Ranking::of(&samples, Aggregation::Average, limits))
-        });
-        match seen {
+        };
+        match propose() {
             Ok(mut ranking) => {
                 ranking.filter(filter);
                 all.add(&ranking);
@@ -287,7 +311,7 @@ fn look(
     if all.images() == 0 {
         bail!("no image of {topic} could be read");
     }
-    Ok(Some((all, took)))
+    Ok(Some(Looked { ranking: all, took, problems }))
 }
 
 /// Classes with synonyms and parents. A language model that fails leaves it to the lexicon; where there is none the
