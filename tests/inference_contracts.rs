@@ -5,10 +5,15 @@ mod support;
 
 use std::fs;
 
-use scenelex::inference::{
-    Bundle, GroundingDino, InferenceError, Model, ModelOptions, SamImageEncoder, SamMaskDecoder, TextEncoder,
+use scenelex::{
+    inference::{
+        Bundle, Detector, GroundingDino, ImageEncoder, InferenceError, LowResMasks, MaskDecoder, Model, ModelOptions,
+        PromptBatch, SamImageEncoder, SamMaskDecoder, TextEncoder,
+    },
+    pipeline::Pipeline,
+    types::{ImagePayload, ImageSize, RgbImage},
 };
-use support::{BundleCopy, golden, tiny_encoder};
+use support::{BLUE, BundleCopy, RED, golden, picture, tiny_bundle, tiny_config, tiny_encoder};
 
 #[test]
 fn manifests_are_checked() {
@@ -45,9 +50,13 @@ fn models_are_checked_against_their_contract() {
     let error = message(load(renamed.replace("detector.onnx", golden("tiny/broken/renamed_output.onnx"))));
     assert!(error.contains("output logits: expected to be there, found") && error.contains("class_logits"), "{error}");
 
-    let open = BundleCopy::of("detector", "open");
-    let error = message(load(open.replace("detector.onnx", golden("tiny/broken/open_width.onnx"))));
-    assert!(error.contains("input pixel_values: expected f32[*,3,<fixed>,<fixed>], found"), "{error}");
+    let batch = BundleCopy::of("detector", "batch");
+    let error = message(load(batch.replace("detector.onnx", golden("tiny/broken/two_images.onnx"))));
+    assert!(error.contains("input pixel_values: expected f32[<1 or open>,3,*,*], found"), "{error}");
+    let one = BundleCopy::of("detector", "one");
+    let detector = load(one.replace("detector.onnx", golden("tiny/broken/one_mask.onnx"))).unwrap();
+    assert_eq!(detector.max_batch(), 1, "one input takes a single image");
+    assert_eq!(load(&BundleCopy::of("detector", "many")).unwrap().max_batch(), usize::MAX);
 
     let other_size = BundleCopy::of("detector", "other_size");
     let error = message(load(other_size.edit("width = 128", "width = 256")));
@@ -67,6 +76,183 @@ fn models_are_checked_against_their_contract() {
     let error = SamMaskDecoder::load(&bundle, &ModelOptions::default()).err().unwrap().to_string();
     assert!(error.contains("input image_embeddings: expected to be there"), "{error}");
     assert!(SamImageEncoder::load(&bundle, &ModelOptions::default()).is_ok());
+}
+
+const EXACT: &str = "resize = \"exact\"\nwidth = 128\nheight = 96";
+
+fn rgb(size: ImageSize) -> RgbImage {
+    let ImagePayload::Raw { data, .. } = picture(size, &[(0, 0, RED), (2, 1, BLUE)]).payload else {
+        panic!("a raw picture")
+    };
+    RgbImage { size, data }
+}
+
+#[test]
+fn a_size_that_the_detectors_file_leaves_open_is_the_manifests() {
+    let options = ModelOptions::default();
+    let open = BundleCopy::of("detector", "open");
+    open.replace("detector.onnx", golden("tiny/broken/open_width.onnx"));
+    let open_detector = GroundingDino::load(&open.load().unwrap(), &options).unwrap();
+    assert_eq!(open_detector.input_size(), ImageSize::new(128, 96));
+    let mut encoder = tiny_encoder();
+    let caption = encoder.captions(&["red", "blue"]).unwrap().remove(0);
+    let text = encoder.encode(&caption).unwrap();
+    let image = rgb(ImageSize::new(320, 240));
+    let detect = |mut detector: GroundingDino| {
+        let mut found = Vec::new();
+        detector.prepare(&[&image]).unwrap();
+        detector.detect(&text, &mut found).unwrap();
+        found
+    };
+    let expected = detect(GroundingDino::load(&tiny_bundle("detector"), &options).unwrap());
+    assert_eq!(detect(open_detector), expected);
+    assert_eq!(expected[0].queries, 12);
+
+    open.edit(EXACT, "resize = \"exact\"\nwidth = 128\nheight = 64");
+    let error = GroundingDino::load(&open.load().unwrap(), &options).err().unwrap().to_string();
+    assert!(error.contains("input size: expected 128x64 (the manifest's preprocessing), found"), "{error}");
+    open.edit(
+        "resize = \"exact\"\nwidth = 128\nheight = 64",
+        "resize = \"shortest_edge\"\nshortest = 96\nlongest = 128",
+    );
+    let error = GroundingDino::load(&open.load().unwrap(), &options).err().unwrap().to_string();
+    assert!(error.contains("expected a height and width, in the file or as the manifest's preprocessing"), "{error}");
+}
+
+#[test]
+fn shortest_edge_goes_with_a_file_of_one_size() {
+    let options = ModelOptions::default();
+    let copy = BundleCopy::of("detector", "shortest");
+    copy.edit(EXACT, "resize = \"shortest_edge\"\nshortest = 96\nlongest = 128");
+    let mut detector = GroundingDino::load(&copy.load().unwrap(), &options).unwrap();
+    // 96x96, 128x64 and 128x96 after resizing.
+    let images = [(64, 64), (128, 64), (256, 192)].map(|(width, height)| rgb(ImageSize::new(width, height)));
+    detector.prepare(&images.each_ref()).unwrap();
+    let error = detector.prepare(&[&rgb(ImageSize::new(48, 64))]).unwrap_err().to_string();
+    assert!(error.contains("at most 128x96") && error.contains("one of 48x64, which becomes 96x128"), "{error}");
+
+    copy.edit("shortest = 96\nlongest = 128", "shortest = 200\nlongest = 300");
+    let error = GroundingDino::load(&copy.load().unwrap(), &options).err().unwrap().to_string();
+    assert!(error.contains("a side of at least 200") && error.contains("found 128x96"), "{error}");
+}
+
+#[test]
+fn files_of_a_detector_belong_together() {
+    let options = ModelOptions::default();
+    let load = |copy: &BundleCopy| GroundingDino::load(&copy.load().unwrap(), &options);
+    let alone = BundleCopy::of("detector", "alone");
+    let error = load(alone.drop_line("text_encoder = ")).err().unwrap().to_string();
+    assert!(
+        error.contains("text_encoder is missing") && error.contains("detector.onnx takes text_features"),
+        "{error}"
+    );
+
+    let wide = BundleCopy::of("detector", "wide");
+    let error = load(wide.replace("text_encoder.onnx", golden("tiny/broken/wide_features.onnx")));
+    let error = error.err().unwrap().to_string();
+    assert!(error.contains("detector.onnx: width of input text_features: expected 3, found 4"), "{error}");
+    assert!(error.ends_with("text_encoder.onnx"), "{error}");
+
+    let fixed = BundleCopy::of("detector", "fixed_tokens");
+    fixed.replace("text_encoder.onnx", golden("tiny/broken/fixed_tokens.onnx"));
+    let error = TextEncoder::load(&fixed.load().unwrap(), &options).err().unwrap().to_string();
+    assert!(error.contains("input input_ids: expected i64[<1 or open>,<open>], found"), "{error}");
+}
+
+#[test]
+fn a_size_that_the_encoders_file_leaves_open_is_the_manifests() {
+    let options = ModelOptions::default();
+    let sized = |copy: &BundleCopy, rule: &str, (width, height): (u32, u32)| {
+        let rule = format!("[preprocessing]\nresize = \"{rule}\"\nwidth = {width}\nheight = {height}\n");
+        copy.edit("[preprocessing]\n", &rule);
+        SamImageEncoder::load(&copy.load().unwrap(), &options)
+    };
+    let open = |test: &str| {
+        let copy = BundleCopy::of("segmenter", test);
+        copy.replace("image_encoder.onnx", golden("tiny/broken/open_sides.onnx"));
+        copy
+    };
+    // Its input has another name, too.
+    let bare = open("bare");
+    let error = SamImageEncoder::load(&bare.load().unwrap(), &options).err().unwrap().to_string();
+    assert!(error.contains("input x: expected a height and width, in the file or as the manifest's"), "{error}");
+    let image = rgb(ImageSize::new(320, 240));
+    let embedding = |mut encoder: SamImageEncoder| {
+        encoder.prepare(&[&image]).unwrap();
+        encoder.encode().unwrap().remove(0)
+    };
+    let whole = sized(&open("whole"), "letterbox", (128, 128)).unwrap();
+    assert_eq!(whole.side(), 128);
+    let expected = embedding(SamImageEncoder::load(&tiny_bundle("segmenter"), &options).unwrap());
+    let found = embedding(whole);
+    assert_eq!(found.batch.as_f32().unwrap(), expected.batch.as_f32().unwrap());
+    assert_eq!(found.placement, expected.placement, "letterbox is SAM's own rule where the input is a square");
+
+    let error = sized(&open("flat"), "exact", (128, 96)).err().unwrap().to_string();
+    assert!(error.contains("input size: expected a square, found 128x96"), "{error}");
+    let error = sized(&BundleCopy::of("segmenter", "other"), "letterbox", (64, 64)).err().unwrap().to_string();
+    assert!(error.contains("expected 64x64 (the manifest's preprocessing), found 128x128"), "{error}");
+    let edge = BundleCopy::of("segmenter", "edge");
+    edge.edit("[preprocessing]\n", "[preprocessing]\nresize = \"shortest_edge\"\nshortest = 96\nlongest = 128\n");
+    assert!(edge.error().contains("resize must be exact or letterbox"), "{}", edge.error());
+
+    // What neither file says is found by the first run.
+    let half = sized(&open("half"), "letterbox", (64, 64)).unwrap();
+    let mut decoder = SamMaskDecoder::load(&tiny_bundle("segmenter"), &options).unwrap();
+    decoder.check_encoder(&half).unwrap();
+    let prompt = PromptBatch { prompts: 1, points: 1, coords: vec![8.0, 8.0], labels: vec![1.0], ambiguous: true };
+    let error = decoder.decode(&embedding(half), image.size, &prompt, &mut LowResMasks::default()).unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains("image_embeddings: expected [1, 4, 8, 8], found [1, 4, 4, 4]"), "{error}");
+}
+
+#[test]
+fn files_of_a_segmenter_belong_together() {
+    let load = |test: &str, file: &str, with: &str| {
+        let copy = BundleCopy::of("segmenter", test);
+        copy.replace(file, golden("tiny/broken").join(with));
+        Pipeline::load(tiny_config(), &tiny_bundle("detector"), &copy.load().unwrap()).err().unwrap().to_string()
+    };
+    let error = load("channels", "image_encoder.onnx", "five_channels.onnx");
+    assert!(error.contains("image_encoder.onnx: output image_embeddings: expected [*,4,8,8], which"), "{error}");
+    assert!(error.contains("mask_decoder.onnx takes, found"), "{error}");
+    let error = load("masks", "mask_decoder.onnx", "three_masks.onnx");
+    assert!(error.contains("output iou_predictions: expected 1 or 4 masks a prompt, found 3"), "{error}");
+    let error = load("points", "mask_decoder.onnx", "fixed_points.onnx");
+    assert!(error.contains("input point_coords: expected f32[<1 or open>,<open>,2], found"), "{error}");
+}
+
+/// The tiny detector with a plain list of tokens in place of its tokenizer.
+fn with_word_list(test: &str, words: &str) -> BundleCopy {
+    let copy = BundleCopy::of("detector", test);
+    copy.rewrite("tokenizer.json", words).edit("path = \"tokenizer.json\"", "path = \"vocab.txt\"");
+    fs::rename(copy.folder().join("tokenizer.json"), copy.folder().join("vocab.txt")).unwrap();
+    copy
+}
+
+#[test]
+fn a_list_of_tokens_gets_the_special_tokens_it_does_not_speak_of() {
+    let options = ModelOptions::default();
+    let copy = with_word_list("words", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n.\na\nred\nmug\n");
+    let mut encoder = TextEncoder::load(&copy.load().unwrap(), &options).unwrap();
+    let caption = encoder.captions(&["A red mug", "red"]).unwrap().remove(0);
+    let text = encoder.encode(&caption).unwrap();
+    // A token's id is the number of its line.
+    assert_eq!(text.input_ids, [2, 5, 6, 7, 4, 6, 4, 3]);
+    assert_eq!(text.spans[0].tokens, 1..4);
+
+    let copy = with_word_list("no_end", "[UNK]\n[CLS]\n.\na\n");
+    let error = TextEncoder::load(&copy.load().unwrap(), &options).err().unwrap().to_string();
+    assert!(error.contains("vocab.txt: expected the tokens [CLS] and [SEP], found no [SEP]"), "{error}");
+
+    let bare = BundleCopy::of("detector", "bare_tokenizer");
+    let text = fs::read_to_string(golden("tiny/detector/tokenizer.json")).unwrap();
+    let mut tokenizer: serde_json::Value = serde_json::from_str(&text).unwrap();
+    tokenizer["post_processor"] = serde_json::Value::Null;
+    bare.rewrite("tokenizer.json", &tokenizer.to_string());
+    let error = TextEncoder::load(&bare.load().unwrap(), &options).err().unwrap().to_string();
+    assert!(error.contains("tokenizer.json: expected one special token before a text and one after it"), "{error}");
+    assert!(error.contains("post_processor"), "{error}");
 }
 
 #[test]

@@ -65,6 +65,40 @@ fn a_bad_list_changes_nothing() {
 }
 
 #[test]
+fn names_that_the_detector_could_not_tell_apart_are_refused_or_left_out() {
+    let (worker, handle) = worker();
+    worker.apply(request(&["red"])).unwrap();
+    // The tiny tokenizer has neither character.
+    let error = worker.apply(request(&["杯", "blue", "椅"])).unwrap_err().to_string();
+    assert!(error.contains("no part of \"杯\", \"椅\""), "{error}");
+    // It does not know tea or coffee either: both names are "[UNK] mug".
+    let error = worker.apply(request(&["tea mug", "coffee mug"])).unwrap_err().to_string();
+    assert!(error.contains("\"coffee mug\" and \"tea mug\""), "{error}");
+    // Nor does it see accents.
+    let error = worker.apply(request(&["mug", "múg"])).unwrap_err().to_string();
+    assert!(error.contains("\"múg\" and \"mug\""), "{error}");
+    let spec = |label: &str, synonyms: &[&str]| ClassSpec {
+        synonyms: synonyms.iter().map(|&name| name.to_owned()).collect(),
+        ..ClassSpec::new(label)
+    };
+    let taken = vec![spec("red mug", &[]), spec("杯", &["red múg", "椅"])];
+    let error = worker.apply(VocabularyRequest::new(taken, VocabularySource::Topic)).unwrap_err().to_string();
+    assert!(error.contains("\"red múg\" and \"red mug\""), "no name of its own is left: {error}");
+    assert_eq!(handle.current().vocabulary.version, 1);
+
+    let known = vec![spec("杯", &["red mug"]), spec("blue ball", &["red múg", "椅", "blue báll"])];
+    worker.apply(VocabularyRequest::new(known, VocabularySource::Topic)).unwrap();
+    let current = handle.current();
+    let spans = current.captions.iter().flat_map(|caption| &caption.spans);
+    let asked: Vec<&str> = spans.map(|span| &*current.phrases[span.phrase].text).collect();
+    assert_eq!(asked, ["red mug", "blue ball", "blue báll"], "two names of one class may have the same tokens");
+    let mut result = FrameResult::default();
+    let mut image = picture(ImageSize::new(64, 48), &[(0, 0, RED)]);
+    tiny_pipeline(tiny_config()).process(&mut image, &current, &mut result).unwrap();
+    assert_eq!((&*result.instances[0].label, &*result.instances[0].phrase), ("杯", "red mug"));
+}
+
+#[test]
 fn floods_are_refused_and_the_rest_is_served() {
     let (worker, handle) = worker();
     let mut waiting = Vec::new();

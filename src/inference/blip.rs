@@ -56,20 +56,24 @@ impl BlipCaptioner {
         let input = ImageInput::new(&visual, image, bundle)?;
         let states_output = first_output(&visual)?.name.clone();
         // Exporters often leave all of it open.
-        let states = contract::output(&visual, &states_output, Element::F32, &[Dim::Any, Dim::Any, Dim::Any])?;
+        let states = contract::output(&visual, &states_output, Element::F32, &[Dim::Batch, Dim::Any, Dim::Any])?;
         let width = states.shape.last().copied().flatten();
+        let count = states.shape.get(1).copied().flatten().map_or(Dim::Any, Dim::Is);
 
         let textual = Model::load(bundle.file("textual_decoder")?, &[], options)?;
         let decoder_inputs = decoder_inputs(&textual)?;
         let ([ids, mask, hidden], hidden_mask) = &decoder_inputs;
-        for name in [ids, mask].into_iter().chain(hidden_mask) {
-            contract::input(&textual, name, Element::I64, &[Dim::Any, Dim::Any])?;
+        for name in [ids, mask] {
+            contract::input(&textual, name, Element::I64, &[Dim::Batch, Dim::Open])?;
         }
-        let taken = [Dim::Any, Dim::Any, width.map_or(Dim::Fixed, Dim::Is)];
+        if let Some(name) = hidden_mask {
+            contract::input(&textual, name, Element::I64, &[Dim::Batch, count])?;
+        }
+        let taken = [Dim::Batch, count, width.map_or(Dim::Fixed, Dim::Is)];
         let hidden = contract::input(&textual, hidden, Element::F32, &taken)?;
         let width = width.or(hidden.shape.last().copied().flatten()).unwrap_or_default();
         let logits_output = first_output(&textual)?.name.clone();
-        let logits = contract::output(&textual, &logits_output, Element::F32, &[Dim::Any, Dim::Any, Dim::Fixed])?;
+        let logits = contract::output(&textual, &logits_output, Element::F32, &[Dim::Batch, Dim::Any, Dim::Fixed])?;
         let vocabulary = logits.shape.last().copied().flatten().unwrap_or_default();
 
         let tokenizer = text::load_tokenizer(bundle.file("tokenizer")?)?;

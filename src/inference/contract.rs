@@ -12,8 +12,12 @@ pub(super) enum Dim {
     Any,
     /// Exactly this size; open in the file is fine too, because it is then given by the inputs.
     Is(usize),
-    /// Fixed in the file, whatever the size (image sizes that exporters bake into the graph).
+    /// Fixed in the file, whatever the size: nothing else tells it.
     Fixed,
+    /// Open in the file, because it changes from run to run (tokens, points).
+    Open,
+    /// Items of one run: open in the file, or one.
+    Batch,
 }
 
 impl std::fmt::Display for Dim {
@@ -22,13 +26,17 @@ impl std::fmt::Display for Dim {
             Self::Any => f.write_str("*"),
             Self::Is(size) => size.fmt(f),
             Self::Fixed => f.write_str("<fixed>"),
+            Self::Open => f.write_str("<open>"),
+            Self::Batch => f.write_str("<1 or open>"),
         }
     }
 }
 
-/// Most items one run takes by the first dimension of `tensor`: any number where the file leaves it open, else one.
-pub(super) fn max_batch(tensor: &TensorSpec) -> usize {
-    if tensor.shape.first() == Some(&None) { usize::MAX } else { 1 }
+/// Most items one run takes by the first dimension of each of `tensors`: any number where the file leaves all of them
+/// open, else one.
+pub(super) fn max_batch<'a>(tensors: impl IntoIterator<Item = &'a TensorSpec>) -> usize {
+    let open = tensors.into_iter().all(|tensor| tensor.shape.first() == Some(&None));
+    if open { usize::MAX } else { 1 }
 }
 
 /// A dimension of what a run put out; 0 where it is not there.
@@ -60,6 +68,8 @@ fn check<'a>(
             Dim::Any => true,
             Dim::Is(size) => found.is_none_or(|f| f == size),
             Dim::Fixed => found.is_some(),
+            Dim::Open => found.is_none(),
+            Dim::Batch => found.is_none_or(|f| f == 1),
         });
     if !fits {
         let dims: Vec<String> = shape.iter().map(ToString::to_string).collect();

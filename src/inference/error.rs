@@ -54,6 +54,20 @@ pub enum InferenceError {
     /// The tokenizer cannot be read or used.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
+    /// Names of classes of which the tokenizer knows no part, and that have no other name it knows.
+    #[error("the tokenizer knows no part of {}: the detector could not tell such names apart", quoted(phrases))]
+    UnknownPhrases {
+        /// The names.
+        phrases: Vec<String>,
+    },
+    /// Names of two classes that have the same tokens.
+    #[error("the tokenizer makes the same tokens of {phrase:?} and {other:?}: the detector could not tell them apart")]
+    SameTokens {
+        /// A name.
+        phrase: String,
+        /// A name of another class.
+        other: String,
+    },
     /// A phrase does not fit into the model's text length on its own.
     #[error("the phrase {phrase:?} takes {tokens} tokens, the model reads {limit}")]
     PhraseTooLong {
@@ -83,6 +97,16 @@ pub enum InferenceError {
     /// An image cannot be brought to the model's input.
     #[error("preprocessing: {0}")]
     Preprocess(String),
+}
+
+/// Phrases for messages; only the first of many.
+pub(crate) fn quoted<S: AsRef<str>>(phrases: &[S]) -> String {
+    const MOST: usize = 8;
+    let mut text: Vec<String> = phrases.iter().take(MOST).map(|phrase| format!("{:?}", phrase.as_ref())).collect();
+    if phrases.len() > MOST {
+        text.push(format!("{} more", phrases.len() - MOST));
+    }
+    text.join(", ")
 }
 
 fn list(paths: &[PathBuf]) -> String {

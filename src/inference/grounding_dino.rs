@@ -5,25 +5,26 @@
 //! - *fused*: the same without `text_features` but with `token_type_ids`; the text runs with every frame.
 //!
 //! Both give `logits` f32[b,Q,256] (−∞ beyond T) and `pred_boxes` f32[b,Q,4], cx, cy, w, h relative to the unpadded
-//! image. Exporters bake H and W into the graph (other sizes run, and give wrong boxes), so both must be fixed in the
-//! file, and the manifest's preprocessing must produce them.
+//! image. Exporters bake H and W into the graph even where they leave their names open (other sizes run, and give wrong
+//! boxes), so there is one size for every image: the file's where it says one, else the manifest's.
 
 use super::{
     Bundle, BundleKind, Detector, EncodedText, InferenceError, RawDetections, contract,
     contract::Dim,
+    declared,
+    image_input::input_size,
     manifest::LOGIT_COLUMNS,
     ort::{Element, Input, Model, ModelOptions},
 };
 use crate::{
-    imaging::{Placement, Preprocessor, ResizeRule},
+    imaging::{Placement, PreprocessError, Preprocessor, ResizeRule},
     types::{CenterBox, ImageSize, RgbImage},
 };
 
 /// A Grounding DINO detector.
 pub struct GroundingDino {
     model: Model,
-    preprocessor: Preprocessor,
-    input: ImageSize,
+    fitting: Fitting,
     /// Of the images prepared, one behind the other; so is `pixel_mask`. Of the largest batch so far: they never shrink.
     pixels: Vec<f32>,
     pixel_mask: Vec<i64>,
@@ -37,6 +38,45 @@ pub struct GroundingDino {
     feature_size: Option<usize>,
     /// Most images of one run.
     max_batch: usize,
+}
+
+/// Brings images to the detector's input.
+struct Fitting {
+    preprocessor: Preprocessor,
+    input: ImageSize,
+    /// A resized image that fills less than the input. Of the largest so far: it never shrinks.
+    resized: Vec<f32>,
+}
+
+impl Fitting {
+    /// Writes `image` to `out`, three planes of the input: resized by the rule, at the top left, 0 beside and below it, as
+    /// Hugging Face's `pad` does.
+    fn run(&mut self, image: &RgbImage, out: &mut [f32]) -> Result<Placement, String> {
+        let told = |error: PreprocessError| error.to_string();
+        let Placement { resized, input, .. } = self.preprocessor.config().resize.placement(image.size);
+        if input == self.input {
+            return self.preprocessor.run(image, out).map_err(told);
+        }
+        if resized.width > self.input.width || resized.height > self.input.height {
+            let (limit, found) = (self.input, image.size);
+            return Err(format!(
+                "expected an image that is at most {limit} after resizing, found one of {found}, which becomes {resized}"
+            ));
+        }
+        let length = 3 * resized.area();
+        self.resized.resize(self.resized.len().max(length), 0.0);
+        let values = &mut self.resized[..length];
+        let placement = self.preprocessor.run(image, values).map_err(told)?;
+        out.fill(0.0);
+        let planes = out.chunks_exact_mut(self.input.area()).zip(values.chunks_exact(resized.area()));
+        for (plane, values) in planes {
+            let rows = plane.chunks_exact_mut(self.input.width as usize);
+            for (row, values) in rows.zip(values.chunks_exact(resized.width as usize)) {
+                row[..values.len()].copy_from_slice(values);
+            }
+        }
+        Ok(Placement { input: self.input, ..placement })
+    }
 }
 
 /// The tensors of an [`EncodedText`], several times over.
@@ -64,33 +104,30 @@ impl Repeated {
 }
 
 impl GroundingDino {
-    /// Loads the `detector` file of a bundle and checks it.
+    /// Loads the `detector` file of a bundle and checks it, also against the bundle's text encoder and resize rule.
     ///
     /// # Errors
-    /// When the bundle is of another kind, or the file is missing, broken or against the contract.
+    /// When the bundle is of another kind, or the file is missing, broken or against the contract, or does not belong to
+    /// the rest of the bundle.
     pub fn load(bundle: &Bundle, options: &ModelOptions) -> Result<Self, InferenceError> {
         bundle.expect_kind(BundleKind::GroundingDino)?;
         let model = Model::load(bundle.file("detector")?, &["logits", "pred_boxes"], options)?;
         let pixels =
-            contract::input(&model, "pixel_values", Element::F32, &[Dim::Any, Dim::Is(3), Dim::Fixed, Dim::Fixed])?;
-        let fixed = |axis: usize| pixels.shape.get(axis).copied().flatten().unwrap_or_default();
-        let (height, width) = (fixed(2), fixed(3));
-        let max_batch = contract::max_batch(pixels);
-        let input = ImageSize::new(u32::try_from(width).unwrap_or(0), u32::try_from(height).unwrap_or(0));
-        contract::input(&model, "pixel_mask", Element::I64, &[Dim::Any, Dim::Is(height), Dim::Is(width)])?;
+            contract::input(&model, "pixel_values", Element::F32, &[Dim::Batch, Dim::Is(3), Dim::Any, Dim::Any])?;
         for name in ["input_ids", "attention_mask"] {
-            contract::input(&model, name, Element::I64, &[Dim::Any, Dim::Any])?;
+            contract::input(&model, name, Element::I64, &[Dim::Batch, Dim::Open])?;
         }
         let fused = model.inputs().iter().any(|i| i.name == "token_type_ids");
         let feature_size = if fused {
-            contract::input(&model, "token_type_ids", Element::I64, &[Dim::Any, Dim::Any])?;
+            contract::input(&model, "token_type_ids", Element::I64, &[Dim::Batch, Dim::Open])?;
             contract::no_other_inputs(
                 &model,
                 &["pixel_values", "pixel_mask", "input_ids", "attention_mask", "token_type_ids"],
             )?;
             None
         } else {
-            let features = contract::input(&model, "text_features", Element::F32, &[Dim::Any, Dim::Any, Dim::Fixed])?;
+            let features =
+                contract::input(&model, "text_features", Element::F32, &[Dim::Batch, Dim::Open, Dim::Fixed])?;
             let size = features.shape.last().copied().flatten();
             contract::no_other_inputs(
                 &model,
@@ -98,22 +135,27 @@ impl GroundingDino {
             )?;
             size
         };
-        contract::output(&model, "logits", Element::F32, &[Dim::Any, Dim::Any, Dim::Is(LOGIT_COLUMNS)])?;
-        contract::output(&model, "pred_boxes", Element::F32, &[Dim::Any, Dim::Any, Dim::Is(4)])?;
+        let input = input_size(&model, pixels, (2, 3), bundle.resize)?;
+        let (height, width) = (Dim::Is(input.height as usize), Dim::Is(input.width as usize));
+        contract::input(&model, "pixel_mask", Element::I64, &[Dim::Batch, height, width])?;
+        let logits = contract::output(&model, "logits", Element::F32, &[Dim::Batch, Dim::Any, Dim::Is(LOGIT_COLUMNS)])?;
+        let boxes = contract::output(&model, "pred_boxes", Element::F32, &[Dim::Batch, Dim::Any, Dim::Is(4)])?;
+        let max_batch = contract::max_batch(model.inputs().iter().chain([logits, boxes]));
+        if let Some(size) = feature_size {
+            check_text_encoder(bundle, &model, size)?;
+        }
 
         let rule = bundle.resize.unwrap_or(ResizeRule::Letterbox { size: input });
-        if let ResizeRule::Letterbox { size } | ResizeRule::Exact { size } = rule
-            && size != input
+        // The longer side never becomes shorter than that: no image would ever fit.
+        if let ResizeRule::ShortestEdge { shortest, .. } = rule
+            && input.width.max(input.height) < shortest
         {
-            return Err(InferenceError::Contract {
-                model: model.name().to_owned(),
-                what: "input size".into(),
-                expected: format!("{size} (the manifest's preprocessing)"),
-                found: input.to_string(),
-            });
+            let expected = format!("a side of at least {shortest} (shortest_edge of the manifest's preprocessing)");
+            return Err(contract::error(&model, "input size", &expected, &input.to_string()));
         }
+        let preprocessor = Preprocessor::new(bundle.preprocess(rule));
         Ok(Self {
-            preprocessor: Preprocessor::new(bundle.preprocess(rule)),
+            fitting: Fitting { preprocessor, input, resized: Vec::new() },
             pixels: Vec::new(),
             pixel_mask: Vec::new(),
             masked: Vec::new(),
@@ -121,7 +163,6 @@ impl GroundingDino {
             repeated: Repeated::default(),
             max_batch,
             model,
-            input,
             feature_size,
         })
     }
@@ -129,7 +170,26 @@ impl GroundingDino {
     /// Size of the detector's input.
     #[must_use]
     pub fn input_size(&self) -> ImageSize {
-        self.input
+        self.fitting.input
+    }
+}
+
+/// Checks that a bundle has a text encoder that puts out what its detector, a split one, takes: features of `size`. Where
+/// the text encoder's file does not say what it puts out, the first run tells.
+fn check_text_encoder(bundle: &Bundle, detector: &Model, size: usize) -> Result<(), InferenceError> {
+    let Some(path) = bundle.optional_file("text_encoder") else {
+        let reason = format!("files: text_encoder is missing, but {} takes text_features", detector.name());
+        return Err(bundle.contradiction(reason));
+    };
+    let shape = declared::output_shape(path, "text_features")
+        .map_err(|source| InferenceError::Io { path: path.to_path_buf(), source })?;
+    let found = shape.and_then(|shape| shape.last().copied().flatten());
+    match found.filter(|found| *found != size) {
+        None => Ok(()),
+        Some(found) => {
+            let found = format!("{found} in output text_features of {}", path.display());
+            Err(contract::error(detector, "width of input text_features", &size.to_string(), &found))
+        }
     }
 }
 
@@ -143,7 +203,7 @@ impl Detector for GroundingDino {
     }
 
     fn prepare(&mut self, images: &[&RgbImage]) -> Result<(), InferenceError> {
-        let area = self.input.area();
+        let area = self.fitting.input.area();
         self.prepared = 0;
         if self.masked.len() < images.len() {
             self.pixels.resize(images.len() * 3 * area, 0.0);
@@ -154,9 +214,9 @@ impl Detector for GroundingDino {
         let masks = self.pixel_mask.chunks_exact_mut(area).zip(&mut self.masked);
         for ((image, pixels), (mask, masked)) in images.iter().zip(pixels).zip(masks) {
             let placement = self
-                .preprocessor
+                .fitting
                 .run(image, pixels)
-                .map_err(|e| InferenceError::Preprocess(format!("{}: {e}", self.model.name())))?;
+                .map_err(|reason| InferenceError::Preprocess(format!("{}: {reason}", self.model.name())))?;
             if *masked != Some(placement) {
                 placement.fill_pixel_mask(mask);
                 *masked = Some(placement);
@@ -167,7 +227,8 @@ impl Detector for GroundingDino {
     }
 
     fn detect(&mut self, text: &EncodedText, out: &mut Vec<RawDetections>) -> Result<(), InferenceError> {
-        let (height, width, images) = (self.input.height as usize, self.input.width as usize, self.prepared);
+        let (input, images) = (self.fitting.input, self.prepared);
+        let (height, width) = (input.height as usize, input.width as usize);
         if images == 0 {
             return Err(InferenceError::Preprocess(format!("{}: no image was prepared", self.model.name())));
         }
@@ -186,7 +247,7 @@ impl Detector for GroundingDino {
             let Repeated { input_ids, attention_mask, token_type_ids, features } = &self.repeated;
             (input_ids, attention_mask, token_type_ids, features)
         };
-        let area = images * self.input.area();
+        let area = images * input.area();
         let (pixels, pixel_mask) = (&self.pixels[..3 * area], &self.pixel_mask[..area]);
         let tokens = [images, text.len()];
         let features = [images, text.len(), text.feature_size];
@@ -220,5 +281,46 @@ impl Detector for GroundingDino {
             out.boxes.extend(boxes.as_chunks::<4>().0.iter().map(|&[cx, cy, w, h]| CenterBox { cx, cy, w, h }));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::imaging::{Preprocess, ResizeFilter};
+
+    fn picture(width: u32, height: u32) -> RgbImage {
+        let size = ImageSize::new(width, height);
+        RgbImage { size, data: vec![255; 3 * size.area()] }
+    }
+
+    #[test]
+    fn a_small_image_is_padded_and_a_large_one_refused() {
+        let resize = ResizeRule::ShortestEdge { shortest: 4, longest: 6 };
+        let config = Preprocess { resize, filter: ResizeFilter::Bilinear, mean: [0.0; 3], std: [1.0; 3] };
+        let input = ImageSize::new(6, 4);
+        let mut fitting = Fitting { preprocessor: Preprocessor::new(config), input, resized: Vec::new() };
+        let mut out = vec![-1.0; 3 * input.area()];
+        // 6x4, 4x4 and 6x2 after resizing.
+        for (width, height, valid) in [(3, 2, (6, 4)), (2, 2, (4, 4)), (6, 2, (6, 2))] {
+            let placement = fitting.run(&picture(width, height), &mut out).unwrap();
+            assert_eq!(placement.resized, ImageSize::new(valid.0, valid.1));
+            assert_eq!((placement.image, placement.input), (ImageSize::new(width, height), input));
+            let mut mask = vec![7; input.area()];
+            placement.fill_pixel_mask(&mut mask);
+            for plane in out.chunks_exact(input.area()) {
+                for (at, (value, inside)) in plane.iter().zip(&mask).enumerate() {
+                    let (x, y) = (at as u32 % input.width, at as u32 / input.width);
+                    let expected = x < valid.0 && y < valid.1;
+                    assert_eq!(*inside, i64::from(expected), "{width}x{height}: {x}, {y}");
+                    // White is 1, and padding is 0 after normalising.
+                    let level = if expected { 1.0 } else { 0.0 };
+                    assert!((value - level).abs() < 1e-6, "{width}x{height}: {value} at {x}, {y}");
+                }
+            }
+        }
+        // As many pixels as the input, but upright.
+        let error = fitting.run(&picture(2, 3), &mut out).unwrap_err();
+        assert!(error.contains("at most 6x4") && error.contains("one of 2x3, which becomes 4x6"), "{error}");
     }
 }

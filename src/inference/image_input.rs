@@ -1,4 +1,4 @@
-//! The image side of models with one image input: size, layout and element type are read from the file.
+//! Image inputs: their size, and for models with no other input the layout and element type too, as the file has them.
 
 use super::{
     Bundle, InferenceError, contract,
@@ -10,6 +10,38 @@ use crate::{
 };
 
 const CHANNELS: usize = 3;
+
+/// Width and height of the image input `spec` of `model`, whose rows and columns are the axes `rows` and `columns`: as
+/// the file fixes them, else as the manifest's resize rule gives them.
+///
+/// # Errors
+/// When the file and the rule contradict each other, or neither of them says.
+pub(super) fn input_size(
+    model: &Model,
+    spec: &TensorSpec,
+    (rows, columns): (usize, usize),
+    rule: Option<ResizeRule>,
+) -> Result<ImageSize, InferenceError> {
+    let side = |axis: usize| spec.shape.get(axis).copied().flatten().and_then(|side| u32::try_from(side).ok());
+    let (width, height) = (side(columns), side(rows));
+    let declared = width.zip(height).map(|(width, height)| ImageSize::new(width, height));
+    let asked = match rule {
+        Some(ResizeRule::Exact { size } | ResizeRule::Letterbox { size }) => size,
+        Some(ResizeRule::LongestSide { side }) => ImageSize::new(side, side),
+        Some(ResizeRule::ShortestEdge { .. }) | None => {
+            return declared.ok_or_else(|| {
+                let expected = "a height and width, in the file or as the manifest's preprocessing";
+                contract::error(model, &format!("input {}", spec.name), expected, &spec.described)
+            });
+        }
+    };
+    if width.is_none_or(|width| width == asked.width) && height.is_none_or(|height| height == asked.height) {
+        return Ok(asked);
+    }
+    let expected = format!("{asked} (the manifest's preprocessing)");
+    let found = declared.map_or_else(|| spec.described.clone(), |size| size.to_string());
+    Err(contract::error(model, "input size", &expected, &found))
+}
 
 /// Order of a tensor's axes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,24 +81,11 @@ impl ImageInput {
                 return Err(contract::error(model, &what, expected, &spec.described));
             }
         };
-        let (rows, columns) = if layout == Layout::ChannelsFirst { (2, 3) } else { (1, 2) };
-        let side = |axis: usize| spec.shape.get(axis).copied().flatten().and_then(|side| u32::try_from(side).ok());
-        let declared = side(columns).zip(side(rows)).map(|(width, height)| ImageSize::new(width, height));
-        let asked = match bundle.resize {
-            Some(ResizeRule::Exact { size } | ResizeRule::Letterbox { size }) => Some(size),
-            _ => None,
-        };
-        let size = match (declared, asked) {
-            (Some(declared), Some(asked)) if declared != asked => {
-                let expected = format!("{asked} (the manifest's preprocessing)");
-                return Err(contract::error(model, "input size", &expected, &declared.to_string()));
-            }
-            (Some(size), _) | (None, Some(size)) => size,
-            (None, None) => {
-                let expected = "a height and width, in the file or as the manifest's preprocessing";
-                return Err(contract::error(model, &what, expected, &spec.described));
-            }
-        };
+        if spec.shape.first().copied().flatten().is_some_and(|batch| batch != 1) {
+            return Err(contract::error(model, &what, "a batch of 1, or one left open", &spec.described));
+        }
+        let axes = if layout == Layout::ChannelsFirst { (2, 3) } else { (1, 2) };
+        let size = input_size(model, spec, axes, bundle.resize)?;
         let bytes = spec.element == Element::U8;
         if bytes && (bundle.mean != [0.0; 3] || bundle.std != [1.0; 3]) {
             let reason = "preprocessing: the model takes levels as they are (u8), so mean must be 0 and std 1";

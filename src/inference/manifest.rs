@@ -105,7 +105,10 @@ impl RawBundle {
         let resize = pre.rule()?;
         match (self.kind, resize) {
             (BundleKind::GroundingDino, None) => return Err("preprocessing: a detector needs `resize`".into()),
-            (BundleKind::Ram | BundleKind::Classifier | BundleKind::Blip, Some(ResizeRule::ShortestEdge { .. })) => {
+            (
+                BundleKind::Sam | BundleKind::Ram | BundleKind::Classifier | BundleKind::Blip,
+                Some(ResizeRule::ShortestEdge { .. }),
+            ) => {
                 return Err("preprocessing: resize must be exact or letterbox for this kind".into());
             }
             _ => {}

@@ -9,6 +9,7 @@ pub mod backend;
 pub mod blip;
 pub mod bundle;
 mod contract;
+mod declared;
 mod error;
 pub mod grounding_dino;
 mod image_input;
@@ -27,6 +28,7 @@ pub use backend::{
 pub use blip::BlipCaptioner;
 pub use bundle::{Activation, Bundle, BundleKind, CaptionRules, TagRules, Thresholds};
 pub use error::InferenceError;
+pub(crate) use error::quoted;
 pub use grounding_dino::GroundingDino;
 pub use ort::{Model, ModelOptions, Provider, Runtime, Value};
 pub use sam::{SamImageEncoder, SamMaskDecoder};

@@ -57,7 +57,7 @@ impl ImageTagger {
         };
         let quantised = scores.element == Element::U8;
         let element = if quantised { Element::U8 } else { Element::F32 };
-        contract::output(&model, &scores.name, element, &[Dim::Any, Dim::Any])?;
+        contract::output(&model, &scores.name, element, &[Dim::Batch, Dim::Any])?;
         let output = scores.name.clone();
 
         let labels = read_labels(bundle.file("labels")?, &bundle.tags.ignore)?;

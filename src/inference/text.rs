@@ -6,7 +6,8 @@
 use std::{ops::Range, path::Path, sync::Arc};
 
 use tokenizers::{
-    Tokenizer, models::wordpiece::WordPiece, normalizers::BertNormalizer, pre_tokenizers::bert::BertPreTokenizer,
+    ModelWrapper, Tokenizer, models::wordpiece::WordPiece, normalizers::BertNormalizer,
+    pre_tokenizers::bert::BertPreTokenizer, processors::bert::BertProcessing,
 };
 
 use super::{
@@ -117,36 +118,64 @@ impl EncodedText {
 /// (`input_ids`, `attention_mask`, `token_type_ids` i64[b, T] → `text_features` f32[b, T, D]).
 pub struct TextEncoder {
     tokenizer: Tokenizer,
+    /// What the tokenizer makes of words that it does not know.
+    unknown: Option<u32>,
     model: Option<(Model, usize)>,
     max_tokens: usize,
 }
 
 const TEXT_INPUTS: [&str; 3] = ["input_ids", "attention_mask", "token_type_ids"];
 
+/// BERT's token for what it does not know.
+const UNKNOWN: &str = "[UNK]";
+/// BERT's tokens before and after a text.
+const FRAME: [&str; 2] = ["[CLS]", "[SEP]"];
+
 impl TextEncoder {
     /// Loads the text side of a Grounding DINO bundle. Without a `text_encoder` file the detector is a fused one, and
     /// only the tokenizer is loaded.
     ///
     /// # Errors
-    /// When a file is missing, broken or against the contract.
+    /// When a file is missing, broken or against the contract; when the tokenizer puts no special tokens around a text.
     pub fn load(bundle: &Bundle, options: &ModelOptions) -> Result<Self, InferenceError> {
         bundle.expect_kind(BundleKind::GroundingDino)?;
-        let tokenizer = load_tokenizer(bundle.file("tokenizer")?)?;
+        let path = bundle.file("tokenizer")?;
+        let mut tokenizer = load_tokenizer(path)?;
+        if is_word_list(path) {
+            add_frame(&mut tokenizer, path)?;
+        }
+        check_frame(&tokenizer, path)?;
+        let unknown = match tokenizer.get_model() {
+            ModelWrapper::WordPiece(pieces) => tokenizer.token_to_id(&pieces.unk_token),
+            _ => tokenizer.token_to_id(UNKNOWN),
+        };
         let model = match bundle.optional_file("text_encoder") {
             None => None,
             Some(path) => {
                 let model = Model::load(path, &["text_features"], options)?;
                 for name in TEXT_INPUTS {
-                    contract::input(&model, name, Element::I64, &[Dim::Any, Dim::Any])?;
+                    contract::input(&model, name, Element::I64, &[Dim::Batch, Dim::Open])?;
                 }
                 contract::no_other_inputs(&model, &TEXT_INPUTS)?;
                 let features =
-                    contract::output(&model, "text_features", Element::F32, &[Dim::Any, Dim::Any, Dim::Fixed])?;
+                    contract::output(&model, "text_features", Element::F32, &[Dim::Batch, Dim::Any, Dim::Fixed])?;
                 let size = features.shape.last().copied().flatten().unwrap_or_default();
                 Some((model, size))
             }
         };
-        Ok(Self { tokenizer, model, max_tokens: bundle.max_tokens })
+        Ok(Self { tokenizer, unknown, model, max_tokens: bundle.max_tokens })
+    }
+
+    /// Token ids of a phrase on its own; `None` where the tokenizer knows no part of it, so that nothing tells it from
+    /// another such phrase.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn known_tokens(&self, phrase: &str) -> Result<Option<Vec<u32>>, InferenceError> {
+        let encoding = self.tokenizer.encode(phrase, false).map_err(broken)?;
+        let ids = encoding.get_ids();
+        let known = ids.iter().any(|id| Some(*id) != self.unknown);
+        Ok(known.then(|| ids.to_vec()))
     }
 
     /// Distributes `phrases` over as few captions as the token limit allows, in their order.
@@ -154,26 +183,34 @@ impl TextEncoder {
     /// # Errors
     /// When one phrase alone exceeds the limit.
     pub fn captions<S: AsRef<str>>(&self, phrases: &[S]) -> Result<Vec<Caption>, InferenceError> {
+        self.captions_of(phrases.iter().map(|phrase| phrase.as_ref()).enumerate())
+    }
+
+    /// As [`Self::captions`], for some phrases of a list, each with its index there.
+    ///
+    /// # Errors
+    /// When one phrase alone exceeds the limit.
+    pub fn captions_of<'p>(
+        &self,
+        phrases: impl IntoIterator<Item = (usize, &'p str)>,
+    ) -> Result<Vec<Caption>, InferenceError> {
         let mut captions = Vec::new();
         let mut caption = Caption::new();
-        // [CLS] and [SEP].
-        const FRAME: usize = 2;
-        let mut used = FRAME;
-        for (index, phrase) in phrases.iter().enumerate() {
-            let phrase = phrase.as_ref();
+        let mut used = FRAME.len();
+        for (index, phrase) in phrases {
             // Phrases do not influence each other's tokens: the delimiter between them is a word boundary.
             let encoding = self.tokenizer.encode(format!("{phrase}."), false).map_err(broken)?;
             let tokens = encoding.get_ids().len();
-            if tokens + FRAME > self.max_tokens {
+            if tokens + FRAME.len() > self.max_tokens {
                 return Err(InferenceError::PhraseTooLong {
                     phrase: phrase.to_owned(),
-                    tokens: tokens + FRAME,
+                    tokens: tokens + FRAME.len(),
                     limit: self.max_tokens,
                 });
             }
             if used + tokens > self.max_tokens {
                 captions.push(std::mem::replace(&mut caption, Caption::new()));
-                used = FRAME;
+                used = FRAME.len();
             }
             used += tokens;
             caption.push(index, phrase);
@@ -227,8 +264,7 @@ impl TextEncoder {
 
 /// Reads `tokenizer.json`, or a list of WordPiece tokens (`*.txt`, one a line) as BERT uncased has it.
 pub(super) fn load_tokenizer(path: &Path) -> Result<Tokenizer, InferenceError> {
-    let read =
-        if path.extension().is_some_and(|e| e == "txt") { word_pieces(path) } else { Tokenizer::from_file(path) };
+    let read = if is_word_list(path) { word_pieces(path) } else { Tokenizer::from_file(path) };
     let mut tokenizer = read.map_err(|e| InferenceError::Tokenizer(format!("{}: {e}", path.display())))?;
     // Published tokenizer files often cut or pad to the length their model was trained with; captions must come through
     // whole, and too long ones are this module's business.
@@ -237,12 +273,51 @@ pub(super) fn load_tokenizer(path: &Path) -> Result<Tokenizer, InferenceError> {
     Ok(tokenizer)
 }
 
+/// Whether a tokenizer's file is a plain list of tokens.
+fn is_word_list(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "txt")
+}
+
 fn word_pieces(path: &Path) -> tokenizers::Result<Tokenizer> {
-    let model = WordPiece::from_file(&path.to_string_lossy()).unk_token("[UNK]".into()).build()?;
+    let model = WordPiece::from_file(&path.to_string_lossy()).unk_token(UNKNOWN.into()).build()?;
     let mut tokenizer = Tokenizer::new(model);
     tokenizer.with_normalizer(Some(BertNormalizer::new(true, true, None, true)));
     tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
     Ok(tokenizer)
+}
+
+/// Lets a tokenizer made of a list of tokens put BERT's special tokens around a text; the list does not say so.
+fn add_frame(tokenizer: &mut Tokenizer, path: &Path) -> Result<(), InferenceError> {
+    let token = |name: &str| match tokenizer.token_to_id(name) {
+        Some(id) => Ok((name.to_owned(), id)),
+        None => {
+            let [before, after] = FRAME;
+            let reason = format!("{}: expected the tokens {before} and {after}, found no {name}", path.display());
+            Err(InferenceError::Tokenizer(reason))
+        }
+    };
+    let [before, after] = FRAME;
+    let frame = BertProcessing::new(token(after)?, token(before)?);
+    tokenizer.with_post_processor(Some(frame));
+    Ok(())
+}
+
+/// Checks that a tokenizer puts one special token before a text and one after it: a detector that was trained with them
+/// gives other boxes without, and says nothing.
+fn check_frame(tokenizer: &Tokenizer, path: &Path) -> Result<(), InferenceError> {
+    let encoding = tokenizer.encode("a", true).map_err(broken)?;
+    if let [1, text @ .., 1] = encoding.get_special_tokens_mask()
+        && !text.is_empty()
+        && !text.contains(&1)
+    {
+        return Ok(());
+    }
+    let ([before, after], found) = (FRAME, encoding.get_tokens());
+    Err(InferenceError::Tokenizer(format!(
+        "{}: expected one special token before a text and one after it ({before} and {after}), found {found:?} for the \
+         text \"a\"; a tokenizer.json adds them by its post_processor",
+        path.display()
+    )))
 }
 
 /// Finds each phrase's tokens by their bytes in the caption.

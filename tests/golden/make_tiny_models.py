@@ -88,10 +88,10 @@ def tokenizer() -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def text_encoder() -> str:
-    """Feature of a token: sum over colour words of (id == word) * colour."""
+def text_encoder(path: Path = ROOT / "detector" / "text_encoder.onnx", *, size: int = 3, tokens: int | str = "T") -> str:
+    """Feature of a token: sum over colour words of (id == word) * colour, and zeros up to `size`."""
     words = np.array([WORDS[w] for w in COLOURS], np.int64)
-    colours = np.array(list(COLOURS.values()), np.float32)
+    colours = np.pad(np.array(list(COLOURS.values()), np.float32), ((0, 0), (0, size - 3)))
     nodes = [
         helper.make_node("Unsqueeze", ["input_ids", "last"], ["ids"]),
         helper.make_node("Equal", ["ids", "words"], ["is_word"]),
@@ -104,14 +104,21 @@ def text_encoder() -> str:
         helper.make_node("Cast", ["nothing3"], ["nothing_f"], to=FLOAT),
         helper.make_node("Add", ["raw", "nothing_f"], ["text_features"]),
     ]
-    inputs = [tensor(n, INT64, ["b", "T"]) for n in ("input_ids", "attention_mask", "token_type_ids")]
+    inputs = [tensor(n, INT64, ["b", tokens]) for n in ("input_ids", "attention_mask", "token_type_ids")]
     constants = [constant("last", np.array([-1], np.int64)), constant("words", words),
                  constant("zero", np.array(0, np.int64)), constant("colours", colours)]
-    return save(ROOT / "detector" / "text_encoder.onnx", nodes, inputs, [tensor("text_features", FLOAT, ["b", "T", 3])],
-                constants)
+    return save(path, nodes, inputs, [tensor("text_features", FLOAT, ["b", tokens, size])], constants)
 
 
-def detector(path: Path, *, fused: bool = False, logits: str = "logits", width: int | str = WIDTH) -> str:
+def detector(
+    path: Path,
+    *,
+    fused: bool = False,
+    logits: str = "logits",
+    width: int | str = WIDTH,
+    images: int | str = "b",
+    masks: int | str = "b",
+) -> str:
     queries = COLUMNS * ROWS
     boxes = np.array(
         [[(i + 0.5) / COLUMNS, (j + 0.5) / ROWS, 1 / COLUMNS, 1 / ROWS] for j in range(ROWS) for i in range(COLUMNS)],
@@ -141,7 +148,11 @@ def detector(path: Path, *, fused: bool = False, logits: str = "logits", width: 
         helper.make_node("Sub", ["columns", "tokens"], ["missing"]),
         helper.make_node("Concat", ["pads_before", "missing"], ["pads"], axis=0),
         helper.make_node("Pad", ["raw", "pads", "minus_infinity"], [logits]),
-        helper.make_node("Identity", ["boxes"], ["pred_boxes"]),
+        # The same boxes for every image.
+        helper.make_node("Shape", ["colour"], ["colour_shape"]),
+        helper.make_node("Gather", ["colour_shape", "zero"], ["images"]),
+        helper.make_node("Concat", ["images", "boxes_of_one"], ["boxes_of_all"], axis=0),
+        helper.make_node("Expand", ["boxes", "boxes_of_all"], ["pred_boxes"]),
     ]
     if fused:
         words = np.array([WORDS[w] for w in COLOURS], np.int64)
@@ -154,8 +165,8 @@ def detector(path: Path, *, fused: bool = False, logits: str = "logits", width: 
     else:
         nodes = [helper.make_node("Identity", ["text_features"], ["features"])] + nodes
     inputs = [
-        tensor("pixel_values", FLOAT, ["b", 3, HEIGHT, width]),
-        tensor("pixel_mask", INT64, ["b", HEIGHT, width]),
+        tensor("pixel_values", FLOAT, [images, 3, HEIGHT, width]),
+        tensor("pixel_mask", INT64, [masks, HEIGHT, width]),
         tensor("input_ids", INT64, ["b", "T"]),
         tensor("attention_mask", INT64, ["b", "T"]),
         tensor("token_type_ids", INT64, ["b", "T"]) if fused else tensor("text_features", FLOAT, ["b", "T", 3]),
@@ -164,7 +175,8 @@ def detector(path: Path, *, fused: bool = False, logits: str = "logits", width: 
     constants = [
         constant("std", np.array(0.25, np.float32)), constant("mean", np.array(0.5, np.float32)),
         constant("flat", np.array([0, 3, queries], np.int64)), constant("last", np.array([-1], np.int64)),
-        constant("one", np.array([1], np.int64)), constant("columns", np.array([256], np.int64)),
+        constant("zero", np.array([0], np.int64)), constant("one", np.array([1], np.int64)),
+        constant("boxes_of_one", np.array([queries, 4], np.int64)), constant("columns", np.array([256], np.int64)),
         constant("sixteen", np.array(16, np.float32)), constant("eight", np.array(8, np.float32)),
         constant("four", np.array(4, np.float32)), constant("pads_before", np.zeros(5, np.int64)),
         constant("minus_infinity", np.array(-np.inf, np.float32)), constant("boxes", boxes),
@@ -174,19 +186,28 @@ def detector(path: Path, *, fused: bool = False, logits: str = "logits", width: 
     return save(path, nodes, inputs, outputs, constants)
 
 
-def image_encoder() -> str:
-    """Embedding: pooled pixels in three channels, ones in the fourth."""
+def image_encoder(
+    path: Path = ROOT / "segmenter" / "image_encoder.onnx",
+    *,
+    pixels: str = "pixel_values",
+    sides: tuple[int | str, int | str] = (SIDE, SIDE),
+    embedding: tuple[int | str, ...] = (CHANNELS, CELLS, CELLS),
+    ones: int = 1,
+) -> str:
+    """Embedding: pooled pixels in three channels, ones in the others."""
     nodes = [
-        helper.make_node("AveragePool", ["pixel_values"], ["pooled"], kernel_shape=[SIDE // CELLS] * 2,
+        helper.make_node("AveragePool", [pixels], ["pooled"], kernel_shape=[SIDE // CELLS] * 2,
                          strides=[SIDE // CELLS] * 2),
         helper.make_node("Pad", ["pooled", "pads", "one"], ["image_embeddings"]),
     ]
-    constants = [constant("pads", np.array([0, 0, 0, 0, 0, 1, 0, 0], np.int64)), constant("one", np.array(1, np.float32))]
-    return save(ROOT / "segmenter" / "image_encoder.onnx", nodes, [tensor("pixel_values", FLOAT, ["b", 3, SIDE, SIDE])],
-                [tensor("image_embeddings", FLOAT, ["b", CHANNELS, CELLS, CELLS])], constants)
+    constants = [constant("pads", np.array([0, 0, 0, 0, 0, ones, 0, 0], np.int64)), constant("one", np.array(1, np.float32))]
+    return save(path, nodes, [tensor(pixels, FLOAT, ["b", 3, *sides])],
+                [tensor("image_embeddings", FLOAT, ["b", *embedding])], constants)
 
 
-def mask_decoder() -> str:
+def mask_decoder(
+    path: Path = ROOT / "segmenter" / "mask_decoder.onnx", *, masks: int = 4, points: int | str = "N"
+) -> str:
     """Distance to the edge of the prompt's region, in pixels of the input; positive inside.
 
     With a box (a point labelled 2) the region is the box, otherwise a square of 12 px around the first foreground point.
@@ -257,16 +278,16 @@ def mask_decoder() -> str:
     ]
     inputs = [
         tensor("image_embeddings", FLOAT, [1, CHANNELS, CELLS, CELLS]),
-        tensor("point_coords", FLOAT, ["B", "N", 2]),
-        tensor("point_labels", FLOAT, ["B", "N"]),
+        tensor("point_coords", FLOAT, ["B", points, 2]),
+        tensor("point_labels", FLOAT, ["B", points]),
         tensor("mask_input", FLOAT, ["b", 1, LOW, LOW]),
         tensor("has_mask_input", FLOAT, ["b"]),
         tensor("orig_im_size", FLOAT, [2]),
     ]
     outputs = [
-        tensor("masks", FLOAT, ["B", 4, "H", "W"]),
-        tensor("iou_predictions", FLOAT, ["B", 4]),
-        tensor("low_res_masks", FLOAT, ["B", 4, LOW, LOW]),
+        tensor("masks", FLOAT, ["B", masks, "H", "W"]),
+        tensor("iou_predictions", FLOAT, ["B", masks]),
+        tensor("low_res_masks", FLOAT, ["B", masks, LOW, LOW]),
     ]
     constants = [
         constant("three", np.array([3], np.int64)), constant("axis1", np.array([1], np.int64)),
@@ -275,11 +296,11 @@ def mask_decoder() -> str:
         constant("unit_floor", np.array(1, np.float32)), constant("radius", np.array(12, np.float32)),
         constant("label_fg", np.array(1, np.float32)), constant("label_low", np.array(2, np.float32)),
         constant("label_high", np.array(3, np.float32)), constant("axis", axis[None]),
-        constant("shrink", np.array([0, 2, 4, 6], np.float32).reshape(1, 4, 1, 1)),
-        constant("scores", np.array([[0.9, 0.5, 0.8, 0.6]], np.float32)),
-        constant("per_point", np.array([[0.001, 0, 0, 0]], np.float32)),
+        constant("shrink", np.array([0, 2, 4, 6], np.float32)[:masks].reshape(1, masks, 1, 1)),
+        constant("scores", np.array([[0.9, 0.5, 0.8, 0.6]], np.float32)[:, :masks]),
+        constant("per_point", np.array([[0.001, 0, 0, 0]], np.float32)[:, :masks]),
     ]
-    return save(ROOT / "segmenter" / "mask_decoder.onnx", nodes, inputs, outputs, constants)
+    return save(path, nodes, inputs, outputs, constants)
 
 
 def branch() -> None:
@@ -325,9 +346,18 @@ def main() -> None:
     masks = {"image_encoder": ("image_encoder.onnx", image_encoder()), "mask_decoder": ("mask_decoder.onnx", mask_decoder())}
     bundle("segmenter", "sam", masks, pixels)
     branch()
-    # Against the contract: an output of another name, and a width that is not fixed.
-    detector(ROOT / "broken" / "renamed_output.onnx", logits="class_logits")
-    detector(ROOT / "broken" / "open_width.onnx", width="w")
+    # Against the contract, or no match for the other files of a bundle; or with what the manifest has to say left open.
+    broken = ROOT / "broken"
+    detector(broken / "renamed_output.onnx", logits="class_logits")
+    detector(broken / "open_width.onnx", width="w")
+    detector(broken / "two_images.onnx", images=2)
+    detector(broken / "one_mask.onnx", masks=1)
+    text_encoder(broken / "wide_features.onnx", size=4)
+    text_encoder(broken / "fixed_tokens.onnx", tokens=16)
+    image_encoder(broken / "open_sides.onnx", pixels="x", sides=("h", "w"), embedding=("c", "e", "f"))
+    image_encoder(broken / "five_channels.onnx", embedding=(5, CELLS, CELLS), ones=2)
+    mask_decoder(broken / "three_masks.onnx", masks=3)
+    mask_decoder(broken / "fixed_points.onnx", points=5)
 
 
 if __name__ == "__main__":

@@ -115,14 +115,14 @@ def test_the_caption_goes_to_pre_refinement(node, peer, environment, tells):
 
     def select(request: dict) -> str:
         asked.append(json.loads(request["messages"][-1]["content"]))
-        return json.dumps({"labels": ["road"]})
+        return json.dumps({"labels": ["cup"]})
 
     with ChatServer(answer=select) as server:
         parameters = {
             "classes": "[]", "refresh.enabled": "true", "refresh.period": 0.5, "refresh.min_interval": 0.2,
             "refresh.proposals": "[tags, caption]", "refresh.tagger": TINY / "ram", "refresh.captioner": TINY / "blip",
             "refresh.caption.temperature": 0.0, "refresh.caption.pre_refine": str(tells).lower(),
-            "refresh.targets": "[road, mug]", "refresh.hints": "false", "refresh.lexicon": "none",
+            "refresh.targets": "[cup, mug]", "refresh.hints": "false", "refresh.lexicon": "none",
             "llm.url": server.base_url, "llm.model": "test-model", "llm.key_variable": '""',
         }
         topic = peer.subscribe(f"{NODE}/vocabulary", "scenelex/msg/Vocabulary", latched=True, depth=10)
@@ -132,9 +132,9 @@ def test_the_caption_goes_to_pre_refinement(node, peer, environment, tells):
         def come():
             picture = PICTURE.read_bytes()
             camera.serve(stamped("sensor_msgs/msg/CompressedImage", next(stamps), format="png", data=picture))
-            return [v for v in topic.take(0.05) if [entry.label for entry in v.entries] == ["road"]]
+            return [v for v in topic.take(0.05) if [entry.label for entry in v.entries] == ["cup"]]
 
-        until(come, RESULT, "a class list of road")
+        until(come, RESULT, "a class list of cup")
     assert asked[0]["caption"] == (EXPECTED["blip"]["greedy"]["text"] if tells else "")
-    assert asked[0]["classes"] == ["road", "mug"]
+    assert asked[0]["classes"] == ["cup", "mug"]
     assert {label for label, _ in EXPECTED["ram"]["tags"]} - {"a/c unit"} <= set(asked[0]["tags"])

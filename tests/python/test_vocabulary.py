@@ -47,12 +47,17 @@ def test_service_answers_once_the_new_list_is_in_force(node, peer):
     assert found(camera, 2) == (2, ["blue", "red"])
 
 
-@pytest.mark.parametrize("classes", [[], [""], ["a" * 10_000], ["red", "bl\x07ue"], [f"class {n}" for n in range(5000)]])
+@pytest.mark.parametrize(
+    "classes",
+    [[], [""], ["a" * 10_000], ["red", "bl\x07ue"], [f"class {n}" for n in range(5000)], ["red", "杯", "椅"]],
+)
 def test_a_refused_list_changes_nothing(node, peer, classes):
     camera = Camera(peer, node({"classes": "[red]"}))
     answer = peer.call(f"{NODE}/set_vocabulary", SERVICE, classes=classes)
     assert not answer.success
     assert answer.message
+    if "杯" in classes:
+        assert '"杯", "椅"' in answer.message, "the names that the tokenizer does not know"
     assert [entry.label for entry in answer.entries] == ["red"]
     assert answer.version == 1
     assert found(camera, 1) == (1, ["red"])
