@@ -3,12 +3,12 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use scenelex::{
     inference::{InferenceError, ModelOptions, TextEncoder},
     pipeline::{Frame, FrameError, LabelRule, Models, Pipeline, PipelineConfig},
-    types::{BinaryMask, FrameResult, ImagePayload, ImageSize, UNLABELLED},
+    types::{BinaryMask, FrameResult, ImagePayload, ImageSize, RgbImage, UNLABELLED},
     vocabulary::ClassSpec,
 };
 use support::*;
@@ -283,6 +283,60 @@ fn a_failing_model_is_an_error_and_the_next_frame_is_served() {
     for camera in [0, 2] {
         assert!(iou_with_cell(&frames[camera].result, 0, camera as u32, 0) > 0.95);
     }
+    let failed = pipeline.take_failed_batch().unwrap();
+    assert!(failed.error.to_string().contains("not today"), "{}", failed.error);
+    // An image was to blame, as it seems: the next ones are tried together again.
+    assert_eq!((failed.images, failed.one_by_one, pipeline.max_batch()), (3, false, 3));
+    assert!(pipeline.take_failed_batch().is_none(), "it is told once");
+}
+
+#[test]
+fn models_that_fail_on_several_images_only_get_one_at_a_time_from_then_on() {
+    use scenelex::inference::{Detector, EncodedText, GroundingDino, RawDetections, SamImageEncoder, SamMaskDecoder};
+
+    /// Fails on more than one image, as where memory is short; remembers how many it was given.
+    struct Narrow(GroundingDino, Arc<Mutex<Vec<usize>>>);
+
+    impl Detector for Narrow {
+        fn max_batch(&self) -> usize {
+            self.0.max_batch()
+        }
+        fn prepare(&mut self, images: &[&RgbImage]) -> Result<(), InferenceError> {
+            self.1.lock().unwrap().push(images.len());
+            if images.len() > 1 {
+                return Err(InferenceError::Session { model: "narrow".into(), reason: "out of memory".into() });
+            }
+            self.0.prepare(images)
+        }
+        fn detect(&mut self, text: &EncodedText, out: &mut Vec<RawDetections>) -> Result<(), InferenceError> {
+            self.0.detect(text, out)
+        }
+    }
+
+    let (options, segmenter) = (ModelOptions::default(), tiny_bundle("segmenter"));
+    let detector = GroundingDino::load(&tiny_bundle("detector"), &options).unwrap();
+    let given = Arc::new(Mutex::new(Vec::new()));
+    let models = Models {
+        detector: Box::new(Narrow(detector, Arc::clone(&given))),
+        image_encoder: Box::new(SamImageEncoder::load(&segmenter, &options).unwrap()),
+        mask_decoder: Box::new(SamMaskDecoder::load(&segmenter, &options).unwrap()),
+        more_mask_decoders: Vec::new(),
+    };
+    let mut pipeline = Pipeline::with_models(PipelineConfig { image_batch: 2, ..tiny_config() }, models).unwrap();
+    let vocabulary = prepare(&mut tiny_encoder(), &specs(&["red"]));
+    for _ in 0..2 {
+        let mut frames: Vec<Frame> = (0..4).map(|column| frame(SIZE, &[(column, 0, RED)])).collect();
+        let mut served = 0;
+        pipeline.process_batch(&mut frames, &[0, 1, 2, 3], &vocabulary, |camera, frame, done| {
+            done.unwrap();
+            assert!(iou_with_cell(&frame.result, 0, camera as u32, 0) > 0.95);
+            served += 1;
+        });
+        assert_eq!(served, 4);
+    }
+    assert_eq!(*given.lock().unwrap(), [2, 1, 1, 1, 1, 1, 1, 1, 1], "two together once, then each alone");
+    let failed = pipeline.take_failed_batch().unwrap();
+    assert_eq!((failed.images, failed.one_by_one, pipeline.max_batch()), (2, true, 1));
 }
 
 fn frame(size: ImageSize, cells: &[(u32, u32, [u8; 3])]) -> Frame {

@@ -150,6 +150,7 @@ fn faults_name_the_place_and_the_nearest_parameter() {
         (param("classes:=mug"), vec!["classes is a list of strings", "mug"]),
         (param("classes:=[1, 2]"), vec!["classes is a list of strings"]),
         (param("n_points:=1000"), vec!["n_points must be from 0 to 256", "1000"]),
+        (param("threads.resolve:=65"), vec!["threads.resolve must be from 0 to 64", "65"]),
         (param("box_threshold:=1.5"), vec!["box_threshold must be from -1 to 1"]),
         (param("box_threshold:=-0.5"), vec!["box_threshold", "in [0, 1]"]),
         (param("box_threshold:=.nan"), vec!["box_threshold"]),

@@ -47,13 +47,15 @@ impl Default for Execution {
 const MAX_DECODER_SESSIONS: usize = 4;
 
 impl Execution {
-    /// Sessions of the mask decoder, and the threads of each. A graphics processor is best served by one.
-    pub(super) fn decoder_sessions(&self) -> (usize, usize) {
+    /// Threads of the mask decoder's first session, and of each further one: as equal as possible, the first ones
+    /// having one more. A graphics processor is best served by a single session.
+    pub(super) fn decoder_sessions(&self) -> (usize, Vec<usize>) {
         let sessions = match self.provider {
             Provider::Cpu => self.decoder_threads.clamp(1, MAX_DECODER_SESSIONS),
             Provider::Cuda { .. } | Provider::TensorRt { .. } => 1,
         };
-        (sessions, self.decoder_threads / sessions)
+        let threads = |session: usize| (self.decoder_threads + sessions - 1 - session) / sessions;
+        (threads(0), (1..sessions).map(threads).collect())
     }
 
     pub(super) fn model(&self, intra_threads: usize) -> ModelOptions {
@@ -98,7 +100,7 @@ impl Default for PipelineConfig {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{name}: {reason}")]
 pub struct ConfigError {
-    /// Field.
+    /// Field, or where the node's parameter is called otherwise, that.
     pub name: &'static str,
     /// Why.
     pub reason: String,
@@ -154,16 +156,52 @@ impl PipelineConfig {
             }
         }
         let threads = self.execution.resolve_threads;
-        if threads == 0 || threads > MAX_THREADS {
-            return error("resolve_threads", &format!("must be 1 to {MAX_THREADS}, is {threads}"));
+        if threads == 0 || threads > MAX_RESOLVE_THREADS {
+            return error("threads.resolve", &format!("must be 1 to {MAX_RESOLVE_THREADS}, is {threads}"));
         }
         Ok(())
     }
 }
 
-/// Bound of `resolve_threads`.
-const MAX_THREADS: usize = 64;
+/// Bound of [`Execution::resolve_threads`].
+pub const MAX_RESOLVE_THREADS: usize = 64;
 /// Bound of `n_points`.
 pub const MAX_POINTS: usize = 256;
 /// Bound of `max_objects`; instance ids are 16 bits.
 pub const MAX_OBJECTS: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_threads_of_the_mask_decoder_are_all_given_out() {
+        let of = |decoder_threads, provider| {
+            let (first, others) = Execution { decoder_threads, provider, ..Execution::default() }.decoder_sessions();
+            [vec![first], others].concat()
+        };
+        for (threads, expected) in [
+            (1, vec![1]),
+            (2, vec![1, 1]),
+            (4, vec![1, 1, 1, 1]),
+            (5, vec![2, 1, 1, 1]),
+            (6, vec![2, 2, 1, 1]),
+            (7, vec![2, 2, 2, 1]),
+            (8, vec![2, 2, 2, 2]),
+            (30, vec![8, 8, 7, 7]),
+        ] {
+            assert_eq!(of(threads, Provider::Cpu), expected);
+            assert_eq!(of(threads, Provider::Cuda { device: 0 }), [threads]);
+        }
+    }
+
+    #[test]
+    fn a_bound_that_is_exceeded_is_named_as_the_parameter_is() {
+        let with = |resolve_threads| PipelineConfig {
+            execution: Execution { resolve_threads, ..Execution::default() },
+            ..PipelineConfig::default()
+        };
+        assert_eq!(with(MAX_RESOLVE_THREADS).validate(), Ok(()));
+        assert_eq!(with(MAX_RESOLVE_THREADS + 1).validate().unwrap_err().name, "threads.resolve");
+    }
+}

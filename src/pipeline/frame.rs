@@ -1,6 +1,8 @@
 //! One frame, or one of each of several cameras, from camera image to labelled masks. Knows no middleware.
 
 use std::{
+    cmp::Reverse,
+    ops::Range,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -49,6 +51,17 @@ pub struct Frame {
     pub result: FrameResult,
 }
 
+/// A run of several images that failed. Each of them was tried alone.
+#[derive(Debug)]
+pub struct FailedBatch {
+    /// How many images it had.
+    pub images: usize,
+    /// Why it failed.
+    pub error: FrameError,
+    /// Whether each of them succeeded alone: from then on the models get one image at a time.
+    pub one_by_one: bool,
+}
+
 /// What the models saw in the images of a batch; the detector's part stays in [`Pipeline::raw`].
 #[derive(Default)]
 struct Looked {
@@ -69,6 +82,9 @@ pub struct Pipeline {
     pub(super) resolver: Resolver,
     /// Most images of one run that the files of the detector and the image encoder allow.
     max_batch: usize,
+    /// Whether the models failed on several images and not on each of them: they get one at a time.
+    one_by_one: bool,
+    failed_batch: Option<FailedBatch>,
     /// Of [`Self::process`].
     frame: Frame,
     /// What the detector put out, by caption, then image.
@@ -77,6 +93,8 @@ pub struct Pipeline {
     points: Vec<(f32, PixelPoint)>,
     detections: Vec<Detection>,
     order: Vec<usize>,
+    /// Parts of `order` that are decoded together.
+    runs: Vec<Range<usize>>,
     runs_on: [(&'static str, String); 3],
     phrases: Option<PhraseTable>,
 }
@@ -85,18 +103,25 @@ impl Pipeline {
     /// Loads the models of two bundles.
     ///
     /// # Errors
-    /// When the configuration is invalid, a model cannot be loaded or breaks its contract, or a thread cannot start.
+    /// When the configuration is invalid, a model cannot be loaded or breaks its contract, files of a bundle do not belong
+    /// together, or a thread cannot start.
     pub fn load(config: PipelineConfig, detector: &Bundle, segmenter: &Bundle) -> Result<Self, PipelineError> {
         let execution = &config.execution;
-        let (sessions, threads) = execution.decoder_sessions();
-        let decoder = || -> Result<Box<dyn MaskDecoder>, InferenceError> {
-            Ok(Box::new(SamMaskDecoder::load(segmenter, &execution.model(threads))?))
+        let (first, others) = execution.decoder_sessions();
+        let detector = GroundingDino::load(detector, &execution.model(execution.detector_threads))?;
+        let image_encoder = SamImageEncoder::load(segmenter, &execution.model(execution.encoder_threads))?;
+        let decoder = |threads| -> Result<Box<dyn MaskDecoder>, InferenceError> {
+            let decoder = SamMaskDecoder::load(segmenter, &execution.model(threads))?;
+            decoder.check_encoder(&image_encoder)?;
+            Ok(Box::new(decoder))
         };
+        let mask_decoder = decoder(first)?;
+        let more_mask_decoders = others.into_iter().map(decoder).collect::<Result<Vec<_>, _>>()?;
         let models = Models {
-            detector: Box::new(GroundingDino::load(detector, &execution.model(execution.detector_threads))?),
-            image_encoder: Box::new(SamImageEncoder::load(segmenter, &execution.model(execution.encoder_threads))?),
-            mask_decoder: decoder()?,
-            more_mask_decoders: (1..sessions).map(|_| decoder()).collect::<Result<_, _>>()?,
+            detector: Box::new(detector),
+            image_encoder: Box::new(image_encoder),
+            mask_decoder,
+            more_mask_decoders,
         };
         Self::with_models(config, models)
     }
@@ -116,6 +141,8 @@ impl Pipeline {
         Ok(Self {
             runs_on,
             max_batch,
+            one_by_one: false,
+            failed_batch: None,
             decoder: ImageDecoder::new(DecodeLimits::default()),
             detector: models.detector,
             encoder: EncoderThread::start(models.image_encoder)?,
@@ -127,6 +154,7 @@ impl Pipeline {
             points: Vec::new(),
             detections: Vec::new(),
             order: Vec::new(),
+            runs: Vec::new(),
             phrases: None,
             config,
         })
@@ -166,10 +194,16 @@ impl Pipeline {
         self.phrases = Some(phrases);
     }
 
-    /// Most images that the models take in one run: what is configured, as far as their files allow it.
+    /// Most images that the models take in one run: what is configured, as far as their files allow it; one after a
+    /// [`FailedBatch`] whose images succeeded alone.
     #[must_use]
     pub fn max_batch(&self) -> usize {
-        self.max_batch.min(self.config.image_batch)
+        if self.one_by_one { 1 } else { self.max_batch.min(self.config.image_batch) }
+    }
+
+    /// The last run of several images that failed since this was asked before.
+    pub fn take_failed_batch(&mut self) -> Option<FailedBatch> {
+        self.failed_batch.take()
     }
 
     /// The last image of [`Self::process`] that was decoded.
@@ -218,7 +252,10 @@ impl Pipeline {
         vocabulary: &Arc<PreparedVocabulary>,
         mut done: impl FnMut(usize, &Frame, Result<(), FrameError>),
     ) {
-        for batch in due.chunks(self.max_batch().max(1)) {
+        let mut rest = due;
+        while !rest.is_empty() {
+            let (batch, others) = rest.split_at(self.max_batch().clamp(1, rest.len()));
+            rest = others;
             let start = Instant::now();
             let mut decoded = Vec::with_capacity(batch.len());
             for &index in batch {
@@ -232,7 +269,7 @@ impl Pipeline {
         }
     }
 
-    /// The frames of a batch whose images are decoded: `start` is when that began.
+    /// The frames of a batch whose images are decoded: `start` is when that began. False where the models failed on it.
     fn label(
         &mut self,
         frames: &mut [Frame],
@@ -240,21 +277,29 @@ impl Pipeline {
         vocabulary: &PreparedVocabulary,
         start: Instant,
         done: &mut impl FnMut(usize, &Frame, Result<(), FrameError>),
-    ) {
-        match (self.look_for(frames, batch, vocabulary), batch) {
-            (Ok(looked), _) => self.finish(frames, batch, looked, vocabulary, start, done),
-            (Err(error), &[index]) => {
-                if let Some(frame) = frames.get(index) {
-                    done(index, frame, Err(error));
-                }
+    ) -> bool {
+        let error = match self.look_for(frames, batch, vocabulary) {
+            Ok(looked) => {
+                self.finish(frames, batch, looked, vocabulary, start, done);
+                return true;
             }
-            // Which of them is to blame is not known, and the others have a right to be served.
-            (Err(_), several) => {
-                for one in several.chunks(1) {
-                    self.label(frames, one, vocabulary, start, done);
-                }
+            Err(error) => error,
+        };
+        if let &[index] = batch {
+            if let Some(frame) = frames.get(index) {
+                done(index, frame, Err(error));
             }
+            return false;
         }
+        // Which of them is to blame is not known, and the others have a right to be served.
+        let mut one_by_one = true;
+        for one in batch.chunks(1) {
+            one_by_one &= self.label(frames, one, vocabulary, start, done);
+        }
+        // None is: it would be the same for every batch to come, each at the cost of a run.
+        self.one_by_one |= one_by_one;
+        self.failed_batch = Some(FailedBatch { images: batch.len(), error, one_by_one });
+        false
     }
 
     fn decode(&mut self, frame: &mut Frame) -> Result<(), FrameError> {
@@ -440,23 +485,26 @@ impl Pipeline {
         image: ImageSize,
         durations: &mut StageDurations,
     ) -> Result<(), FrameError> {
-        let (config, placement) = (&self.config, embedding.placement);
-        // Objects with like numbers of points share a batch, so that there is little padding.
+        let (config, detections, placement) = (&self.config, &self.detections, embedding.placement);
+        let points = |index: usize| {
+            let points = detections.get(index).map(|detection| detection.points.as_slice());
+            points.filter(|_| config.use_points).unwrap_or_default()
+        };
+        // An object's mask is not to depend on those it is decoded with: see `prompts::begin`.
         self.order.clear();
-        self.order.extend(0..self.detections.len());
-        let points = |index: &usize| self.detections.get(*index).map_or(0, |d| d.points.len());
-        self.order.sort_by_key(|index| std::cmp::Reverse(points(index)));
-
+        self.order.extend(0..detections.len());
+        self.order.sort_by_key(|&index| Reverse(points(index).len()));
         self.mask_decoders.begin();
-        let batches = self.mask_decoders.batches(self.order.len(), config.mask_batch);
-        let mut rest = self.order.as_slice();
-        for left in (1..=batches).rev() {
-            let (members, others) = rest.split_at(rest.len().div_ceil(left));
-            rest = others;
+        self.mask_decoders.runs(&self.order, config.mask_batch, |index| points(index).len(), &mut self.runs);
+        for run in &self.runs {
+            let members = self.order.get(run.clone()).unwrap_or_default();
             let mut batch = self.mask_decoders.batch();
-            batch.members.extend_from_slice(members);
-            let detections = members.iter().filter_map(|&index| self.detections.get(index));
-            prompts::fill(&mut batch.prompts, detections, &placement, (config.use_points, config.use_box));
+            prompts::begin(&mut batch.prompts, members.first().map_or(0, |&index| points(index).len()), config.use_box);
+            for (index, detection) in members.iter().filter_map(|&index| Some((index, detections.get(index)?))) {
+                batch.members.push(index);
+                let on_it = points(index).iter().map(|&point| (point, true));
+                prompts::push(&mut batch.prompts, on_it, config.use_box.then_some(detection.bbox), &placement);
+            }
             self.mask_decoders.queue(batch, embedding, image);
         }
         let mut failure = None;

@@ -28,9 +28,9 @@ pub mod vocabulary;
 
 pub use background::FrameGate;
 pub use caption::{CaptionConfig, CaptionProposer};
-pub use config::{ConfigError, Execution, LabelRule, MAX_POINTS, PipelineConfig};
+pub use config::{ConfigError, Execution, LabelRule, MAX_POINTS, MAX_RESOLVE_THREADS, PipelineConfig};
 pub use error::{FrameError, PipelineError};
-pub use frame::{Frame, Models, Pipeline};
+pub use frame::{FailedBatch, Frame, Models, Pipeline};
 pub use grid::Grid;
 pub use latest::{LatestSlots, Put, Take};
 pub use phrases::{PhraseTable, UnknownPhrase};

@@ -26,6 +26,10 @@ pub(super) struct ObjectMask {
     runs: RunLengths,
 }
 
+/// Bytes of masks that are kept for later objects: room for 64 of them, as many as a frame has by default, up to 4
+/// megapixels. Beyond that every frame allocates anew what it needs.
+const SPARE_BYTES: usize = 256 << 20;
+
 /// What a thread is asked to do.
 enum Job {
     Mask(MaskJob),
@@ -78,6 +82,9 @@ pub(super) struct Resolver {
     threads: Vec<JoinHandle<()>>,
     own: Worker,
     spare: Vec<ObjectMask>,
+    /// Bytes of the masks in `spare`, and the most there may be.
+    spare_bytes: usize,
+    most_spare_bytes: usize,
     finished: Vec<ObjectMask>,
     /// Run lengths of earlier results, for their room.
     retired: Vec<RunLengths>,
@@ -154,6 +161,8 @@ impl Resolver {
             threads: handles,
             own: Worker::default(),
             spare: Vec::new(),
+            spare_bytes: 0,
+            most_spare_bytes: SPARE_BYTES,
             finished: Vec::new(),
             retired: Vec::new(),
             pending: 0,
@@ -163,6 +172,7 @@ impl Resolver {
     /// Queues one object of a decoded batch; a helper thread may start on it at once.
     pub fn queue(&mut self, masks: &Arc<LowResMasks>, prompt: usize, detection: usize, placement: Placement) {
         let mut object = self.spare.pop().unwrap_or_default();
+        self.spare_bytes = self.spare_bytes.saturating_sub(object.mask.capacity());
         object.detection = detection;
         let job = Job::Mask(MaskJob { masks: Arc::clone(masks), prompt, placement, object });
         // The queue holds every object of a frame (`max_objects` is bounded by the same number), so this cannot block.
@@ -181,7 +191,7 @@ impl Resolver {
             match result {
                 Ok(()) => self.finished.push(object),
                 Err(error) => {
-                    self.spare.push(object);
+                    self.keep(object);
                     failure.get_or_insert(error);
                 }
             }
@@ -189,7 +199,7 @@ impl Resolver {
         match failure {
             None => Ok(()),
             Some(error) => {
-                self.spare.append(&mut self.finished);
+                self.keep_finished();
                 Err(FrameError::Resolve(error.to_string()))
             }
         }
@@ -245,7 +255,30 @@ impl Resolver {
             paint(&object.mask, labelled.instance_id, labelled.class_id, out);
             out.instances.push(labelled);
         }
-        self.spare.append(&mut self.finished);
+        self.keep_finished();
+    }
+
+    /// Hands over every finished object as it is: its number, its score and its run lengths, in no particular order.
+    pub fn hand_over(&mut self, mut take: impl FnMut(usize, f32, RunLengths)) {
+        for object in &mut self.finished {
+            take(object.detection, object.score, std::mem::take(&mut object.runs));
+        }
+        self.keep_finished();
+    }
+
+    fn keep_finished(&mut self) {
+        while let Some(object) = self.finished.pop() {
+            self.keep(object);
+        }
+    }
+
+    /// Keeps the buffers of an object for later ones, as far as there is room.
+    fn keep(&mut self, object: ObjectMask) {
+        let bytes = self.spare_bytes + object.mask.capacity();
+        if bytes <= self.most_spare_bytes {
+            self.spare_bytes = bytes;
+            self.spare.push(object);
+        }
     }
 }
 
@@ -310,6 +343,34 @@ mod tests {
         })
     }
 
+    /// Masks of one batch of prompts, with their scores.
+    fn batch(masks: &[Vec<f32>], scores: &[f32]) -> Arc<LowResMasks> {
+        let logits = Value::from_f32(&[masks.len(), 1, SIDE, SIDE], masks.concat()).unwrap();
+        let chosen = scores.iter().map(|&score| (0, score)).collect();
+        Arc::new(LowResMasks { side: SIDE, masks: 1, logits: Some(logits), chosen })
+    }
+
+    #[test]
+    fn objects_that_are_handed_over_leave_their_room_behind_but_not_without_bound() {
+        let image = ImageSize::new(SIDE as u32 * 4, SIDE as u32 * 4);
+        let placement = Placement { image, resized: image, input: image };
+        let masks: Vec<_> = (0..6).map(|end| columns(0, end)).collect();
+        let batch = batch(&masks, &[0.5; 6]);
+        let mut resolver = Resolver::start(2).unwrap();
+        resolver.most_spare_bytes = 4 * image.area();
+        for _ in 0..2 {
+            (0..6).for_each(|prompt| resolver.queue(&batch, prompt, 10 + prompt, placement));
+            resolver.finish().unwrap();
+            let mut areas = [None; 6];
+            resolver.hand_over(|number, _, runs| areas[number - 10] = Some(runs.area()));
+            // A cell is 4 pixels wide, and the mask ends where the logits of two cells cross zero: between their
+            // centres.
+            let expected: [_; 6] = std::array::from_fn(|end| Some(end as u64 * 4 * u64::from(image.height)));
+            assert_eq!(areas, expected);
+            assert_eq!((resolver.spare.len(), resolver.spare_bytes), (4, 4 * image.area()));
+        }
+    }
+
     #[test]
     fn a_pixel_belongs_to_the_best_mask_that_covers_it() {
         let image = ImageSize::new(SIDE as u32 * 4, SIDE as u32 * 4);
@@ -317,14 +378,7 @@ mod tests {
         // Detection 0 covers columns 0..5 with a middling score, 1 columns 3..8 with the best, 2 all of it with the
         // worst, and 3 nothing.
         let masks = [columns(0, 5), columns(3, 8), columns(0, 8), columns(0, 0)];
-        let logits = Value::from_f32(&[4, 1, SIDE, SIDE], masks.concat()).unwrap();
-        let scores = [0.7, 0.9, 0.2, 0.99];
-        let batch = Arc::new(LowResMasks {
-            side: SIDE,
-            masks: 1,
-            logits: Some(logits),
-            chosen: scores.iter().map(|&s| (0, s)).collect(),
-        });
+        let batch = batch(&masks, &[0.7, 0.9, 0.2, 0.99]);
         for threads in [1, 3] {
             let mut resolver = Resolver::start(threads).unwrap();
             let mut out = FrameResult::default();

@@ -3,7 +3,18 @@
 use std::sync::Arc;
 
 use super::{FrameError, Pipeline, prompts};
-use crate::types::{CameraImage, FrameResult, LabeledInstance, PixelBox, PixelPoint, RgbImage, RunLengths, UNLABELLED};
+use crate::{
+    inference::ImageEmbedding,
+    types::{
+        CameraImage, FrameResult, ImageSize, LabeledInstance, PixelBox, PixelPoint, PixelRect, RgbImage, RunLengths,
+        UNLABELLED,
+    },
+};
+
+/// Objects that are in the queues at the same time.
+const CHUNK: usize = 32;
+/// Bytes of their masks: large images go with fewer objects at a time.
+const CHUNK_BYTES: usize = 128 << 20;
 
 /// One thing to be cut out.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,8 +38,10 @@ impl Pipeline {
         Ok(Arc::new(rgb))
     }
 
-    /// Segments an image by prompts. The instances of `out` are one for each prompt, in their order; their masks may overlap,
-    /// one without a pixel has a mask score of 0. The header of `out` is left as it is, and so is the vocabulary.
+    /// Segments an image by prompts. The instances of `out` are one for each prompt, in their order; their masks may
+    /// overlap, one without a pixel has a mask score of 0. Where a prompt has no box, the instance's is the smallest
+    /// around its mask. Semantic and instance image of `out` are empty; its header is left as it is, and so is the
+    /// vocabulary.
     ///
     /// A single point without a box may mean a part as well as the whole: the mask with the best predicted IoU is taken, as
     /// SAM's own predictor does.
@@ -46,76 +59,106 @@ impl Pipeline {
             return Err(FrameError::NoImage);
         }
         self.encoder.begin(vec![image])?;
-        self.resolver.begin_clear(size, out);
-        let cleared = self.resolver.finish_clear(out);
         let encoded = self.encoder.finish()?;
-        cleared?;
         let embedding = encoded.embeddings?.pop().ok_or(FrameError::ThreadEnded("image encoder"))?;
-        let placement = embedding.placement;
 
+        // Prompts of one kind share runs: what makes a batch is said at `prompts::begin`.
+        let kind = |index: usize| wanted.get(index).map(|prompt| (prompt.bbox.is_some(), prompt.points.len()));
+        let mut order: Vec<usize> = (0..wanted.len()).collect();
+        order.sort_by_key(|&index| kind(index));
+        let at_once = (CHUNK_BYTES / size.area()).clamp(1, CHUNK);
+        let mut runs = Vec::new();
+        self.mask_decoders.runs(&order, self.config().mask_batch.min(at_once), kind, &mut runs);
+
+        let mut found = vec![None; wanted.len()];
+        let mut rest = runs.as_slice();
+        while !rest.is_empty() {
+            let mut objects = 0;
+            let fits = rest.iter().take_while(|run| {
+                objects += run.len();
+                objects <= at_once
+            });
+            let (now, later) = rest.split_at(fits.count().max(1));
+            rest = later;
+            let members = now.iter().filter_map(|run| order.get(run.clone()));
+            self.cut_out_prompts(&embedding, size, wanted, members, &mut found)?;
+        }
+
+        out.size = size;
+        out.semantic.clear();
+        out.instance_ids.clear();
+        out.instances.clear();
+        out.instances.extend((1..).zip(wanted).zip(found).map(|((instance_id, prompt), found)| {
+            let (mask_score, mask) = found.unwrap_or_else(|| {
+                let counts = vec![u32::try_from(size.area()).unwrap_or(u32::MAX)];
+                (0.0, RunLengths { size, counts })
+            });
+            instance(instance_id, prompt, mask_score, mask)
+        }));
+        Ok(())
+    }
+
+    /// Decodes `runs` of prompts, given by their places in `wanted`, into scores and masks at the same places of
+    /// `found`; there is none for a mask without a pixel. Nothing is left under way, also after an error.
+    fn cut_out_prompts<'a>(
+        &mut self,
+        embedding: &ImageEmbedding,
+        size: ImageSize,
+        wanted: &[ObjectPrompt],
+        runs: impl Iterator<Item = &'a [usize]>,
+        found: &mut [Option<(f32, RunLengths)>],
+    ) -> Result<(), FrameError> {
+        let placement = embedding.placement;
         self.mask_decoders.begin();
-        let mut failure = None;
-        // Few at a time: the queues hold the objects of a frame. Each is a batch of its own, because what a single point
-        // means is decided for a whole batch.
-        for (chunk, first) in wanted.chunks(CHUNK).zip((0..).step_by(CHUNK)) {
-            for (index, prompt) in chunk.iter().enumerate() {
-                let mut batch = self.mask_decoders.batch();
-                batch.members.push(first + index);
-                prompts::fill_one(&mut batch.prompts, prompt, &placement);
-                self.mask_decoders.queue(batch, &embedding, size);
+        for run in runs {
+            let mut batch = self.mask_decoders.batch();
+            let mut members = run.iter().filter_map(|&member| Some((member, wanted.get(member)?))).peekable();
+            let Some((_, first)) = members.peek() else { continue };
+            prompts::begin(&mut batch.prompts, first.points.len(), first.bbox.is_some());
+            for (member, prompt) in members {
+                batch.members.push(member);
+                prompts::push(&mut batch.prompts, prompt.points.iter().copied(), prompt.bbox, &placement);
             }
-            while let Some(decoded) = self.mask_decoders.next() {
-                match decoded {
-                    Ok(batch) => {
-                        for &member in &batch.members {
-                            self.resolver.queue(&batch.masks, 0, member, placement);
-                        }
-                        self.mask_decoders.recycle(batch);
+            self.mask_decoders.queue(batch, embedding, size);
+        }
+        let mut failure = None;
+        while let Some(decoded) = self.mask_decoders.next() {
+            match decoded {
+                Ok(batch) => {
+                    for (prompt, &member) in batch.members.iter().enumerate() {
+                        self.resolver.queue(&batch.masks, prompt, member, placement);
                     }
-                    Err(error) => {
-                        failure.get_or_insert(error);
-                    }
+                    self.mask_decoders.recycle(batch);
+                }
+                Err(error) => {
+                    failure.get_or_insert(error);
                 }
             }
         }
-        self.resolver.finish()?;
-        let mut members = Vec::with_capacity(wanted.len());
-        self.resolver.assemble(out, |object| {
-            members.push(object.detection);
-            Some(instance(wanted.get(object.detection)?, object.score))
-        });
-        failure.map_or(Ok(()), Err)?;
-
-        let mut found: Vec<Option<LabeledInstance>> = vec![None; wanted.len()];
-        for (member, instance) in members.into_iter().zip(out.instances.drain(..)) {
-            if let Some(place) = found.get_mut(member) {
-                *place = Some(instance);
+        let resolved = self.resolver.finish();
+        self.resolver.hand_over(|member, score, mask| {
+            // A single run is of zeros.
+            if let Some(place) = found.get_mut(member).filter(|_| mask.counts.len() > 1) {
+                *place = Some((score, mask));
             }
-        }
-        for ((index, prompt), instance_found) in wanted.iter().enumerate().zip(found) {
-            let empty = || {
-                let counts = vec![u32::try_from(size.area()).unwrap_or(u32::MAX)];
-                LabeledInstance { mask: RunLengths { size, counts }, ..instance(prompt, 0.0) }
-            };
-            let instance_id = u32::try_from(index + 1).unwrap_or(u32::MAX);
-            out.instances.push(LabeledInstance { instance_id, ..instance_found.unwrap_or_else(empty) });
-        }
-        Ok(())
+        });
+        failure.map_or(resolved, Err)
     }
 }
 
-/// Objects that are in the queues at the same time.
-const CHUNK: usize = 32;
-
-fn instance(prompt: &ObjectPrompt, mask_score: f32) -> LabeledInstance {
+fn instance(instance_id: u32, prompt: &ObjectPrompt, mask_score: f32, mask: RunLengths) -> LabeledInstance {
+    let around = || {
+        let PixelRect { x0, y0, x1, y1 } = mask.bounding_box().unwrap_or_default();
+        PixelBox { x0: x0 as f32, y0: y0 as f32, x1: x1 as f32, y1: y1 as f32 }
+    };
     LabeledInstance {
-        instance_id: 0,
+        instance_id,
         class_id: UNLABELLED,
         label: Arc::clone(&prompt.label),
         phrase: Arc::from(""),
         score: 1.0,
         mask_score,
-        bbox: prompt.bbox.unwrap_or_default(),
-        mask: RunLengths::default(),
+        bbox: prompt.bbox.unwrap_or_else(around),
+        mask,
     }
 }

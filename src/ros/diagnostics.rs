@@ -45,8 +45,12 @@ pub struct Working<'r> {
     pub cameras: Vec<CameraReport<'r>>,
     /// Whether images are taken, by `~/enable`.
     pub enabled: bool,
+    /// Most images of one run of the models at present.
+    pub image_batch: usize,
     /// Class list in use.
     pub vocabulary: Arc<Vocabulary>,
+    /// Runs of the detector that it takes for each image (or batch of them): one for every caption.
+    pub detector_runs: usize,
     /// The vocabulary loop; `None` where it is off.
     pub refresh: Option<RefreshStatus>,
 }
@@ -192,6 +196,7 @@ fn frames(part: &Part<'_>, working: &Working<'_>, camera: &CameraReport<'_>, kno
             values.push(value(&format!("{}_ms.{name}", stage.as_str()), &format!("{:.2}", time.as_secs_f64() * 1e3)));
         }
     }
+    values.push(value("image_batch", &working.image_batch));
     values.extend(working.runs_on.iter().map(|(model, providers)| value(&format!("{model}_runs_on"), providers)));
     let name = if camera.name.is_empty() { "frames".to_owned() } else { format!("frames of {}", camera.name) };
     part.status(&name, level, message, values)
@@ -236,6 +241,7 @@ fn vocabulary(part: &Part<'_>, report: &Working<'_>) -> DiagnosticStatus {
     let values = vec![
         value("version", &vocabulary.version),
         value("classes", &vocabulary.entries.len()),
+        value("detector_runs_per_frame", &report.detector_runs),
         value("source", &vocabulary.source.as_str()),
         value("age_s", &format!("{:.1}", age.as_secs_f64())),
     ];
@@ -330,8 +336,8 @@ mod tests {
         CameraReport { name, image_topic, publishers: Some(1), mismatch: None, counts, unsent: 0 }
     }
 
-    /// Level and message of the only camera.
-    fn said(diagnostics: &mut Diagnostics, enabled: bool, camera: CameraReport<'_>) -> (Octet, String) {
+    /// The status of this name in a report of a node with one camera.
+    fn status(diagnostics: &mut Diagnostics, enabled: bool, camera: CameraReport<'_>, name: &str) -> DiagnosticStatus {
         let vocabulary = Vocabulary {
             version: 1,
             source: VocabularySource::Configuration,
@@ -343,7 +349,9 @@ mod tests {
             runs_on: &[],
             cameras: vec![camera],
             enabled,
+            image_batch: 3,
             vocabulary: Arc::new(vocabulary),
+            detector_runs: 4,
             refresh: None,
         };
         let report = Report {
@@ -354,8 +362,25 @@ mod tests {
             stamp: Stamp::default(),
         };
         let array = diagnostics.report(&report, Instant::now());
-        let frames = array.status.into_iter().find(|status| status.name == "scenelex: frames").unwrap();
+        array.status.into_iter().find(|status| status.name == name).unwrap()
+    }
+
+    /// Level and message of the only camera.
+    fn said(diagnostics: &mut Diagnostics, enabled: bool, camera: CameraReport<'_>) -> (Octet, String) {
+        let frames = status(diagnostics, enabled, camera, "scenelex: frames");
         (frames.level, frames.message)
+    }
+
+    #[test]
+    fn what_a_frame_costs_is_told() {
+        for (name, key, expected) in
+            [("scenelex: frames", "image_batch", "3"), ("scenelex: vocabulary", "detector_runs_per_frame", "4")]
+        {
+            let camera = camera(Statistics::new().snapshot(Instant::now()));
+            let status = status(&mut Diagnostics::new(), true, camera, name);
+            let found: Vec<_> = status.values.iter().filter(|pair| pair.key == key).map(|pair| &*pair.value).collect();
+            assert_eq!(found, [expected]);
+        }
     }
 
     #[test]

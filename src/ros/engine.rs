@@ -206,8 +206,10 @@ impl Engine {
             tracing::warn!(%error, "could not announce the vocabulary");
         }
         announce_labels(&self.label_info(), &convert::label_info(vocabulary, stamp, box_threshold));
-        let (version, classes) = (vocabulary.version, vocabulary.entries.len());
-        tracing::info!(version, classes, source = vocabulary.source.as_str(), "vocabulary in use");
+        let (version, classes, source) = (vocabulary.version, vocabulary.entries.len(), vocabulary.source.as_str());
+        // One for each caption: what a long list costs in every frame.
+        let detector_runs_per_frame = prepared.captions.len();
+        tracing::info!(version, classes, source, detector_runs_per_frame, "vocabulary in use");
     }
 
     fn label_info(&self) -> Vec<Publisher<LabelInfo>> {
@@ -241,12 +243,15 @@ impl Engine {
 
     /// What diagnostics tell of it.
     pub fn working(&self, now: Instant) -> Working<'_> {
+        let prepared = self.vocabulary.current();
         Working {
             models: &self.models,
             runs_on: &self.runs_on,
             cameras: self.cameras.iter().enumerate().map(|(index, camera)| self.watched(index, camera, now)).collect(),
             enabled: self.intake.is_enabled(),
-            vocabulary: Arc::clone(&self.vocabulary.current().vocabulary),
+            image_batch: self.frames.image_batch(),
+            vocabulary: Arc::clone(&prepared.vocabulary),
+            detector_runs: prepared.captions.len(),
             refresh: self.refresh.as_ref().map(|refresh| refresh.running.status()),
         }
     }

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -20,7 +20,7 @@ use super::{
     segment::SegmentJob,
     throttle::Throttle,
 };
-use crate::pipeline::{Frame, Pipeline, PipelineConfig, Take, VocabularyHandle};
+use crate::pipeline::{FailedBatch, Frame, Pipeline, PipelineConfig, Take, VocabularyHandle};
 
 /// How often it is looked who listens, whether images come or not.
 const WATCH: Duration = Duration::from_secs(1);
@@ -61,6 +61,7 @@ pub struct Frames {
     /// Disconnected when the thread ends.
     pub ended: Receiver<()>,
     unsent: Vec<Arc<AtomicU64>>,
+    image_batch: Arc<AtomicUsize>,
 }
 
 impl Frames {
@@ -71,16 +72,23 @@ impl Frames {
     pub fn start(frame_loop: FrameLoop) -> std::io::Result<Self> {
         let (alive, ended) = bounded::<()>(0);
         let unsent = frame_loop.outputs.iter().map(Outputs::unsent).collect();
+        let image_batch = Arc::new(AtomicUsize::new(frame_loop.pipeline.max_batch()));
+        let at_present = Arc::clone(&image_batch);
         let thread = thread::Builder::new().name("frames".to_owned()).spawn(move || {
             let _alive: Sender<()> = alive;
-            frame_loop.run();
+            frame_loop.run(&at_present);
         })?;
-        Ok(Self { thread, ended, unsent })
+        Ok(Self { thread, ended, unsent, image_batch })
     }
 
     /// Messages of a camera that could not be sent.
     pub fn unsent(&self, camera: usize) -> u64 {
         self.unsent.get(camera).map_or(0, |unsent| unsent.load(Ordering::Relaxed))
+    }
+
+    /// Most images of one run of the models at present.
+    pub fn image_batch(&self) -> usize {
+        self.image_batch.load(Ordering::Relaxed)
     }
 
     /// Waits for the loop to end after its intake was closed, at most `timeout`.
@@ -96,7 +104,7 @@ impl Frames {
 }
 
 impl FrameLoop {
-    fn run(self) {
+    fn run(self, image_batch: &AtomicUsize) {
         let Self { mut pipeline, mut outputs, intake, vocabulary, tuning, mut tap, segments } = self;
         // One for each camera: what it found last, for its buffers and for who asks about its last image.
         let mut frames: Vec<Frame> = outputs.iter().map(|_| Frame::default()).collect();
@@ -157,6 +165,10 @@ impl FrameLoop {
                 }
             });
             drop(under_way);
+            if let Some(failed) = pipeline.take_failed_batch() {
+                report(failed, &mut throttle);
+            }
+            image_batch.store(pipeline.max_batch(), Ordering::Relaxed);
             // After publishing: what this costs never adds to a result's age.
             for camera in served.drain(..) {
                 if let (Some(tap), Some(frame)) = (&mut tap, frames.get(camera)) {
@@ -170,5 +182,22 @@ impl FrameLoop {
             }
         }
         outputs.iter().for_each(|outputs| outputs.flush(FLUSH));
+    }
+}
+
+/// Says that the models failed on several images together.
+fn report(failed: FailedBatch, throttle: &mut Throttle) {
+    let FailedBatch { images, error, one_by_one } = failed;
+    let kind = if one_by_one { "batch given up" } else { "batch" };
+    let Some(held_back) = throttle.pass(kind, Instant::now()) else { return };
+    if one_by_one {
+        tracing::warn!(
+            images,
+            %error,
+            "a run of several images failed and each of them succeeded alone: the models get one at a time from now on, \
+             until they are loaded anew"
+        );
+    } else {
+        tracing::warn!(images, %error, held_back, "a run of several images failed; each of them was tried alone");
     }
 }

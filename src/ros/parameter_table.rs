@@ -1,11 +1,13 @@
 //! Every parameter of the node: name, type, default, range and meaning.
 
 use super::parameters::{Default, Parameter, Range, Takes};
+use crate::pipeline::MAX_RESOLVE_THREADS;
 
 const RELIABILITY: Range = Range::Choice(&["best_effort", "reliable"]);
 const HISTORY: Range = Range::Choice(&["keep_last", "keep_all"]);
 const GRID: Range = Range::Choice(&["whole", "cells", "both"]);
 const THREADS: Range = Range::Integers(0, 256);
+const RESOLVE_THREADS: Range = Range::Integers(0, MAX_RESOLVE_THREADS as i64);
 /// As the detector ships, for the thresholds.
 pub const SHIPPED: f64 = -1.0;
 
@@ -98,7 +100,7 @@ pub const TABLE: &[Parameter] = &[
         Range::Integers(1, 1024),
         "Most objects per image, the best by score.",
     ).at_once(),
-    parameter("mask_batch", Default::Integer(8), Range::Integers(1, 256), "Most objects per run of the mask decoder.").at_once(),
+    parameter("mask_batch", Default::Integer(8), Range::Integers(1, 256), "Most objects per run of the mask decoder. Only objects with the same number of points share one.").at_once(),
     parameter(
         "image_batch",
         Default::Integer(0),
@@ -129,7 +131,7 @@ pub const TABLE: &[Parameter] = &[
     parameter(
         "threads.resolve",
         Default::Integer(0),
-        THREADS,
+        RESOLVE_THREADS,
         "Threads that bring masks to image size. 0: all cores, at most 4.",
     ),
     parameter(

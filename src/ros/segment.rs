@@ -1,10 +1,13 @@
 //! `~/segment`: requests are checked where they arrive and carried out by the frame loop between two frames, on the models
 //! it has.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crossbeam::{
-    channel::{Receiver, Sender, bounded},
+    channel::{Receiver, Sender, at, bounded},
     select,
 };
 
@@ -31,6 +34,8 @@ pub struct SegmentJob {
     source: Source,
     prompts: Vec<ObjectPrompt>,
     reply: Sender<Result<LabeledMaskArray, String>>,
+    /// When its caller stops waiting.
+    until: Instant,
 }
 
 /// What is to be segmented.
@@ -42,9 +47,12 @@ enum Source {
 }
 
 impl SegmentJob {
-    /// Carries it out and answers. `frames` are the last ones of each camera.
+    /// Carries it out and answers, unless its caller has given up by now. `frames` are the last ones of each camera.
     pub fn run(self, pipeline: &mut Pipeline, frames: &[Frame]) {
-        let Self { source, prompts, reply } = self;
+        let Self { source, prompts, reply, until } = self;
+        if Instant::now() >= until {
+            return;
+        }
         let segmented = || -> Result<LabeledMaskArray, FrameError> {
             let mut result = FrameResult::default();
             let image = match source {
@@ -121,14 +129,15 @@ fn answer(
         Source::Last(numbered_camera(&camera, cameras)?)
     };
     let (reply, answer) = bounded(1);
+    let until = Instant::now() + PATIENCE;
     // One call at a time: the job before has been taken, or its caller would still wait.
-    jobs.try_send(SegmentJob { source, prompts, reply })
+    jobs.try_send(SegmentJob { source, prompts, reply, until })
         .map_err(|_| "the frame loop is busy or has ended".to_owned())?;
     intake.wake();
     select! {
         recv(answer) -> answered => answered.unwrap_or_else(|_| Err("the node is stopping".to_owned())),
         recv(stopped) -> _ => Err("the node is stopping".to_owned()),
-        default(PATIENCE) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+        recv(at(until)) -> _ => Err(format!("no answer within {} s", PATIENCE.as_secs())),
     }
 }
 
@@ -169,4 +178,99 @@ fn checked(prompt: SegmentPrompt) -> Result<ObjectPrompt, String> {
         return Err("neither a box nor a point on the thing".to_owned());
     }
     Ok(ObjectPrompt { label: label.into(), bbox, points })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::{
+        inference::{
+            Detector, EncodedText, ImageEmbedding, ImageEncoder, InferenceError, LowResMasks, MaskDecoder, PromptBatch,
+            RawDetections,
+        },
+        pipeline::{Models, PipelineConfig},
+        types::{ImageSize, RgbImage},
+    };
+
+    /// All the models; fails, and counts how often it was asked for an embedding.
+    #[derive(Clone, Default)]
+    struct Failing(Arc<AtomicUsize>);
+
+    fn failure<T>() -> Result<T, InferenceError> {
+        Err(InferenceError::Preprocess("as it should".to_owned()))
+    }
+
+    impl Detector for Failing {
+        fn max_batch(&self) -> usize {
+            1
+        }
+
+        fn prepare(&mut self, _: &[&RgbImage]) -> Result<(), InferenceError> {
+            failure()
+        }
+
+        fn detect(&mut self, _: &EncodedText, _: &mut Vec<RawDetections>) -> Result<(), InferenceError> {
+            failure()
+        }
+    }
+
+    impl ImageEncoder for Failing {
+        fn max_batch(&self) -> usize {
+            1
+        }
+
+        fn prepare(&mut self, _: &[&RgbImage]) -> Result<(), InferenceError> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            failure()
+        }
+
+        fn encode(&mut self) -> Result<Vec<ImageEmbedding>, InferenceError> {
+            failure()
+        }
+    }
+
+    impl MaskDecoder for Failing {
+        fn max_batch(&self) -> usize {
+            1
+        }
+
+        fn decode(
+            &mut self,
+            _: &ImageEmbedding,
+            _: ImageSize,
+            _: &PromptBatch,
+            _: &mut LowResMasks,
+        ) -> Result<(), InferenceError> {
+            failure()
+        }
+    }
+
+    #[test]
+    fn a_job_that_nobody_waits_for_any_more_is_not_run() {
+        let models = Failing::default();
+        let mut pipeline = Pipeline::with_models(
+            PipelineConfig::default(),
+            Models {
+                detector: Box::new(models.clone()),
+                image_encoder: Box::new(models.clone()),
+                mask_decoder: Box::new(models.clone()),
+                more_mask_decoders: Vec::new(),
+            },
+        )
+        .unwrap();
+        let size = ImageSize::new(4, 4);
+        let frame = Frame { rgb: Arc::new(RgbImage { size, data: vec![0; 48] }), ..Frame::default() };
+        let now = Instant::now();
+        for (until, runs) in [(now, 0), (now + PATIENCE, 1)] {
+            let (reply, answer) = bounded(1);
+            let prompts = vec![ObjectPrompt { bbox: Some(PixelBox::default()), ..ObjectPrompt::default() }];
+            let job = SegmentJob { source: Source::Last(0), prompts, reply, until };
+            job.run(&mut pipeline, std::slice::from_ref(&frame));
+            assert_eq!(models.0.load(Ordering::Relaxed), runs);
+            let expected = (runs > 0).then(|| Err("preprocessing: as it should".to_owned()));
+            assert_eq!(answer.try_recv().ok(), expected);
+        }
+    }
 }

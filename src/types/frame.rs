@@ -26,7 +26,7 @@ pub struct LabeledInstance {
     pub score: f32,
     /// IoU predicted by the mask decoder.
     pub mask_score: f32,
-    /// Detection box in image pixels.
+    /// Detection box in image pixels. Of something cut out by prompt: the prompt's, or the smallest around the mask.
     pub bbox: PixelBox,
     /// The object's own mask over the full image (before overlaps are resolved).
     pub mask: RunLengths,

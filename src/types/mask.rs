@@ -34,6 +34,12 @@ impl BinaryMask {
         &self.data
     }
 
+    /// Bytes that it keeps allocated.
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        self.data.capacity()
+    }
+
     /// A rectangle outside which no pixel is set (not always the smallest one).
     #[must_use]
     pub const fn bounds(&self) -> PixelRect {

@@ -34,7 +34,8 @@ impl VocabularySource {
 /// One class of a vocabulary.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClassEntry {
-    /// Stable across versions for the same label; below [`crate::types::UNLABELLED`].
+    /// The same for the same label in version after version, also after some without it, until it is forgotten for the
+    /// sake of new labels; below [`crate::types::UNLABELLED`].
     pub class_id: u16,
     /// Canonical name, normalised (lower case, single spaces).
     pub label: Arc<str>,

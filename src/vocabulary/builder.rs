@@ -11,23 +11,36 @@ use crate::types::{ClassEntry, UNLABELLED, Vocabulary, VocabularySource};
 
 /// The lowest class id given out; 0 is left to "no object" in 8-bit semantic images.
 const FIRST_ID: u16 = 1;
+/// The largest class id that 8-bit semantic images hold, where 255 is no class. As long as it will do, none above is
+/// given out: the encoding of the images would change with it.
+const LAST_SMALL_ID: u16 = 254;
 
 /// Makes vocabularies and remembers which class id each label got, so that a label keeps its id from version to version
 /// even when it is absent in between.
+///
+/// A new label gets the lowest id that is free. Where none up to 254 is, the label that has been absent longest is
+/// forgotten for it, but none of the version before: no id changes its meaning from one version to the next. So at most
+/// 254 labels are remembered beyond those of the last two versions.
 #[derive(Clone, Debug)]
 pub struct VocabularyBuilder {
     limits: VocabularyLimits,
-    ids: HashMap<Arc<str>, u16>,
-    /// The lowest id never given out.
-    next: u16,
+    ids: HashMap<Arc<str>, Held>,
     version: u64,
+}
+
+/// The id of a label that is remembered.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    id: u16,
+    /// The last version that had the label.
+    last: u64,
 }
 
 impl VocabularyBuilder {
     /// A builder that has made no vocabulary yet.
     #[must_use]
     pub fn new(limits: VocabularyLimits) -> Self {
-        Self { limits, ids: HashMap::new(), next: FIRST_ID, version: 0 }
+        Self { limits, ids: HashMap::new(), version: 0 }
     }
 
     /// Bounds in use.
@@ -104,29 +117,42 @@ impl VocabularyBuilder {
     }
 
     fn assign_ids(&mut self, entries: &mut [ClassEntry]) -> Result<(), ListError> {
-        let (mut ids, mut next) = (self.ids.clone(), self.next);
+        let (before, version) = (self.version, self.version + 1);
+        let mut ids = self.ids.clone();
         for entry in entries.iter_mut() {
-            if let Some(&id) = ids.get(&entry.label) {
-                entry.class_id = id;
+            if let Some(held) = ids.get_mut(&entry.label) {
+                held.last = version;
+                entry.class_id = held.id;
             }
         }
-        let fresh = entries.iter().filter(|e| e.class_id == UNLABELLED).count();
-        let mut retired: Vec<Arc<str>> = Vec::new();
-        if usize::from(UNLABELLED - next) < fresh {
-            // After 65534 different labels: ids of labels that are not in use now are given out again.
-            let used: HashSet<&str> = entries.iter().map(|e| &*e.label).collect();
-            retired.extend(ids.keys().filter(|label| !used.contains(&***label)).cloned());
-        }
-        for entry in entries.iter_mut().filter(|e| e.class_id == UNLABELLED) {
-            entry.class_id = if next < UNLABELLED {
-                next += 1;
-                next - 1
-            } else {
-                retired.pop().and_then(|label| ids.remove(&label)).ok_or(ListError::IdsExhausted)?
+        // Larger ids are only lent: they go as soon as nobody can take them for another label's.
+        ids.retain(|_, held| held.id <= LAST_SMALL_ID || held.last >= before);
+
+        let taken: HashSet<u16> = ids.values().map(|held| held.id).collect();
+        let mut free = (FIRST_ID..UNLABELLED).filter(|id| !taken.contains(id)).peekable();
+        let mut absent: Vec<(u64, u16, Arc<str>)> = ids
+            .iter()
+            .filter(|(_, held)| held.id <= LAST_SMALL_ID && held.last < before)
+            .map(|(label, held)| (held.last, held.id, Arc::clone(label)))
+            .collect();
+        // The longest absent first.
+        absent.sort_unstable();
+        let mut absent = absent.into_iter();
+        for entry in entries.iter_mut().filter(|entry| entry.class_id == UNLABELLED) {
+            let id = match free.next_if(|&id| id <= LAST_SMALL_ID) {
+                Some(id) => id,
+                None => match absent.next() {
+                    Some((_, id, label)) => {
+                        ids.remove(&label);
+                        id
+                    }
+                    None => free.next().ok_or(ListError::IdsExhausted)?,
+                },
             };
-            ids.insert(Arc::clone(&entry.label), entry.class_id);
+            entry.class_id = id;
+            ids.insert(Arc::clone(&entry.label), Held { id, last: version });
         }
-        (self.ids, self.next) = (ids, next);
+        self.ids = ids;
         Ok(())
     }
 }
@@ -150,6 +176,10 @@ fn check_names(entries: &[ClassEntry]) -> Result<(), ListError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     fn build(builder: &mut VocabularyBuilder, labels: &[&str]) -> Vec<(String, u16)> {
@@ -192,22 +222,75 @@ mod tests {
         assert_eq!(one.version, 1, "the refused list took no version");
     }
 
+    /// Builds from labels `c0`, `c1`, …; gives their ids.
+    fn ids_of(builder: &mut VocabularyBuilder, labels: impl IntoIterator<Item = u32>) -> BTreeMap<u32, u16> {
+        let numbers: Vec<u32> = labels.into_iter().collect();
+        let classes: Vec<ClassSpec> = numbers.iter().map(|number| ClassSpec::new(format!("c{number}"))).collect();
+        let made = builder.build(&classes, VocabularySource::Refresh, SystemTime::UNIX_EPOCH).unwrap();
+        numbers.into_iter().zip(made.entries.iter().map(|entry| entry.class_id)).collect()
+    }
+
     #[test]
-    fn retired_ids_are_reused_only_when_none_is_left() {
+    fn the_longest_absent_label_is_forgotten_first() {
         let mut builder = VocabularyBuilder::new(VocabularyLimits::default());
-        let mut ids_of = |round: u32| {
-            let classes: Vec<ClassSpec> = (0..250).map(|i| ClassSpec::new(format!("c{}", round * 250 + i))).collect();
-            let made = builder.build(&classes, VocabularySource::Topic, SystemTime::UNIX_EPOCH).unwrap();
-            made.entries.iter().map(|e| e.class_id).collect::<Vec<_>>()
-        };
-        let mut seen = HashSet::new();
-        for round in 0..262 {
-            assert!(ids_of(round).into_iter().all(|id| seen.insert(id)), "round {round} has an id of another label");
+        ids_of(&mut builder, 0..100);
+        ids_of(&mut builder, 100..254);
+        ids_of(&mut builder, 0..50);
+        // All 254 are given out. 50..100 have been absent longest, then 100..254; 0..50 are those of the version
+        // before.
+        let fresh = ids_of(&mut builder, 300..360);
+        let expected: Vec<u16> = (51..=100).chain(101..=110).collect();
+        assert_eq!(fresh.into_values().collect::<Vec<_>>(), expected);
+        let back = ids_of(&mut builder, [0, 49, 110, 253]);
+        assert_eq!(back.into_values().collect::<Vec<_>>(), [1, 50, 111, 254], "those are remembered");
+    }
+
+    #[test]
+    fn ids_are_small_again_after_a_long_list() {
+        let limits = VocabularyLimits { max_classes: 1000, ..VocabularyLimits::default() };
+        let mut builder = VocabularyBuilder::new(limits);
+        let long = ids_of(&mut builder, 0..300);
+        assert!(long.into_values().eq(1..=300));
+        // None of the long list's ids may mean something else at once.
+        assert!(ids_of(&mut builder, 300..310).into_values().eq(301..=310));
+        let next = ids_of(&mut builder, 305..320);
+        assert!(next.range(305..310).map(|(_, &id)| id).eq(306..=310), "and those that stay keep theirs");
+        assert!(next.range(310..).map(|(_, &id)| id).eq(1..=10));
+        let last = ids_of(&mut builder, [250, 280, 310, 311]);
+        assert_eq!(last.into_values().collect::<Vec<_>>(), [251, 11, 1, 2], "281 was only lent to 280");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn ids_stay_small_and_never_mean_two_labels_at_once(
+            lists in prop::collection::vec(prop::collection::btree_set(0u32..500, 1..127), 1..40),
+        ) {
+            let mut builder = VocabularyBuilder::new(VocabularyLimits::default());
+            let mut history: Vec<BTreeMap<u32, u16>> = Vec::new();
+            for list in lists {
+                let now = ids_of(&mut builder, list);
+                let distinct: HashSet<u16> = now.values().copied().collect();
+                prop_assert_eq!(distinct.len(), now.len());
+                prop_assert!(now.values().all(|id| (FIRST_ID..=LAST_SMALL_ID).contains(id)), "{now:?}");
+                prop_assert!(builder.ids.len() <= usize::from(LAST_SMALL_ID));
+                if let Some(before) = history.last() {
+                    for (label, id) in before {
+                        prop_assert!(now.iter().all(|(other, its)| (other == label) == (its == id)));
+                    }
+                }
+                // As long as there were no more than 254 labels since it was seen last, a label keeps its id.
+                for (label, id) in &now {
+                    let Some(seen) = history.iter().rposition(|list| list.contains_key(label)) else { continue };
+                    let since: HashSet<u32> = history[seen..].iter().flat_map(BTreeMap::keys).copied().collect();
+                    let all = since.len() + now.keys().filter(|other| !since.contains(other)).count();
+                    if all <= usize::from(LAST_SMALL_ID) {
+                        prop_assert_eq!(history[seen].get(label), Some(id));
+                    }
+                }
+                history.push(now);
+            }
         }
-        // 65500 of the 65534 ids are taken; the next round needs some again, but none twice.
-        let last: HashSet<u16> = ids_of(262).into_iter().collect();
-        assert_eq!(last.len(), 250);
-        assert_eq!(last.difference(&seen).count(), 34);
-        assert!(!last.contains(&UNLABELLED) && !last.contains(&0));
     }
 }

@@ -203,3 +203,15 @@ def test_a_camera_of_the_other_image_transport_is_named(node, peer):
     camera = peer.publisher(COMPRESSED, "sensor_msgs/msg/Image")
     camera_status(diagnostics, "published as sensor_msgs/msg/Image: set image_transport to raw")
     assert running.alive() and not camera.matched()
+
+
+def test_what_a_long_class_list_costs_is_told(node, peer):
+    """The tiny detector reads 16 tokens, two of which frame a caption: these names and their full stops have 17."""
+    diagnostics = peer.subscribe("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", depth=10)
+    node({"diagnostics.period": 0.2})
+    counters(diagnostics, lambda found: found.get("detector_runs_per_frame") == 1)
+    names = ["mug", "ball", "traffic cone", "chair", "cup", "box", "red", "blue"]
+    answer = peer.call(f"{NODE}/set_vocabulary", "scenelex/srv/SetVocabulary", timeout=RESULT, classes=names)
+    assert answer.success, answer.message
+    found = counters(diagnostics, lambda found: found.get("detector_runs_per_frame") == 2)
+    assert found["image_batch"] == 1, "one camera"

@@ -78,7 +78,8 @@ def test_lines_come_as_they_are_logged_up_to_the_last(node, rosout, peer):
     answer = peer.call("/robot/arm/eyes/set_vocabulary", "scenelex/srv/SetVocabulary", classes=["mug"])
     assert answer.success
     changed = topic.wait(lambda m: "classes=1" in m.msg, RESULT)
-    assert (changed.level, changed.msg) == (INFO, 'vocabulary in use version=2 classes=1 source="service"')
+    said = 'vocabulary in use version=2 classes=1 source="service" detector_runs_per_frame=1'
+    assert (changed.level, changed.msg) == (INFO, said)
     assert running.end() == 0
     last = topic.wait(lambda m: m.msg.startswith("stopped"), RESULT)
     assert (last.level, last.function, last.msg) == logged(running)[-1]

@@ -70,6 +70,10 @@ def test_boxes_and_points_on_an_image_and_on_the_last_frame(node, peer, segment)
         for one, there in zip(masks.masks, expected, strict=True):
             assert overlap(mask(one.counts, HEIGHT, WIDTH), there) > 0.85, one.label
         assert (masks.masks[0].bbox.x_offset, masks.masks[0].bbox.width) == (10, 60)
+        for one in masks.masks[1:3]:  # without a box of their own: the smallest around the mask
+            rows, columns = np.nonzero(mask(one.counts, HEIGHT, WIDTH))
+            found = (one.bbox.x_offset, one.bbox.y_offset, one.bbox.width, one.bbox.height)
+            assert found == (columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1), one.label
     assert len(camera.serve(compressed(jpeg(PICTURE), 100))["masks"].masks) == 1, "frames go on"
 
 
