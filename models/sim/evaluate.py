@@ -41,6 +41,7 @@ LOW = 0.005  # boxes below this score are not ranked
 SMALL = 24.0
 ABSENT = 20  # prompts for absent things a frame, where false boxes are counted
 MEASURED = 256  # frames of val for the figures; those after them are for the choice of the threshold
+KNOWN_THERE = 0.5  # a threshold for lists of things that are there: more is found, and more is wrong
 
 
 class Frames:
@@ -212,10 +213,12 @@ def evaluate_detector(bundle: Path, val: Path | None, pairs: Path | None, limit:
         "threshold": threshold,
         "categories": average_precision(seen, found, names, category),
         "categories_from_24_px": average_precision(seen, found, names, category, SMALL),
-        "false_boxes": false_boxes(seen, found, threshold, names, foreign),
+        "at": {},
     }
-    above = [{k: Found(f.boxes[f.scores > threshold], f.scores[f.scores > threshold]) for k, f in hit.items()} for hit in found]
-    out["recall_at_threshold"] = average_precision(seen, above, names, category)["recall"]
+    for at in sorted({KNOWN_THERE, threshold}):
+        above = [{k: Found(f.boxes[f.scores > at], f.scores[f.scores > at]) for k, f in hit.items()} for hit in found]
+        recall = average_precision(seen, above, names, category)["recall"]
+        out["at"][at] = {"recall": recall, "false_boxes": false_boxes(seen, found, at, names, foreign)}
     out["words"] = average_precision(seen, found, [w for w, _, _ in words], lambda o, p: o["category"] == words[p][1])
     # As for all words, those of categories that no frame shows are left out.
     ap = out["words"]["phrases"]
@@ -239,15 +242,19 @@ def evaluate_detector(bundle: Path, val: Path | None, pairs: Path | None, limit:
 
 def detector_table(r: dict) -> str:
     """The result as Markdown."""
+    target = "≤ 0.10"
     rows = [
         ("categories, \"a mug\" (AP50)", r["categories"]["ap50"], "≥ 0.80"),
         ("… objects of at least 24 px", r["categories_from_24_px"]["ap50"], ""),
         ("… recall at IoU 0.5, all boxes", r["categories"]["recall"], ""),
-        (f"… recall at the shipped threshold {r['threshold']}", r["recall_at_threshold"], ""),
+        *((f"… recall at a threshold of {at}", figures["recall"], "") for at, figures in r["at"].items()),
         ("unseen colour × category, \"a red mug\" (AP50)", r["combinations"]["ap50"], "≥ 0.65"),
         ("unseen words (AP50)", r["words"]["ap50"], "aim 0.40"),
         (f"… the {r['words_new']['words']} that share no word with a trained name", r["words_new"]["ap50"], ""),
-        (f"false boxes a frame at {r['threshold']}, {ABSENT} absent things asked for", r["false_boxes"], "≤ 0.10"),
+        *(
+            (f"false boxes a frame at {at}, {ABSENT} absent things asked for", figures["false_boxes"], target if at == r["threshold"] else "")
+            for at, figures in r["at"].items()
+        ),
     ]
     lines = [f"{r['frames']} frames, {r['categories']['objects']} objects", "", "| detector | measured | target |", "|---|---|---|"]
     return "\n".join(lines + [f"| {name} | {value:.3f} | {target} |" for name, value, target in rows]) + "\n"
