@@ -77,7 +77,7 @@ def simulation(context):
 
     values, node = file_values(given), full_name(given, given("name"))
     sim_time = given("use_sim_time") == "true" if given("use_sim_time") else values.get("use_sim_time") is True
-    classes = given("classes") or ("" if "classes" in values else ", ".join(CATEGORIES))
+    classes = given("classes") or ("" if values.get("classes") else ", ".join(CATEGORIES))
     camera = Node(
         package="scenelex",
         executable="sim_camera",

@@ -337,6 +337,11 @@ fn models_that_fail_on_several_images_only_get_one_at_a_time_from_then_on() {
     assert_eq!(*given.lock().unwrap(), [2, 1, 1, 1, 1, 1, 1, 1, 1], "two together once, then each alone");
     let failed = pipeline.take_failed_batch().unwrap();
     assert_eq!((failed.images, failed.one_by_one, pipeline.max_batch()), (2, true, 1));
+    let again = PipelineConfig { box_threshold: 0.9, ..pipeline.config().clone() };
+    pipeline.set_config(again.clone()).unwrap();
+    assert_eq!(pipeline.max_batch(), 1);
+    pipeline.set_config(PipelineConfig { image_batch: 3, ..again }).unwrap();
+    assert_eq!(pipeline.max_batch(), 3, "who sets it wants it tried");
 }
 
 fn frame(size: ImageSize, cells: &[(u32, u32, [u8; 3])]) -> Frame {

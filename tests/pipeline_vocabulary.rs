@@ -12,7 +12,7 @@ use std::{
 };
 
 use scenelex::{
-    pipeline::{VocabularyError, VocabularyRequest, VocabularyWorker},
+    pipeline::{VocabularyError, VocabularyRequest, VocabularyWorker, take_out_indistinct},
     types::{FrameResult, ImageSize, VocabularySource},
     vocabulary::{ClassSpec, ListError, VocabularyLimits},
 };
@@ -96,6 +96,37 @@ fn names_that_the_detector_could_not_tell_apart_are_refused_or_left_out() {
     let mut image = picture(ImageSize::new(64, 48), &[(0, 0, RED)]);
     tiny_pipeline(tiny_config()).process(&mut image, &current, &mut result).unwrap();
     assert_eq!((&*result.instances[0].label, &*result.instances[0].phrase), ("杯", "red mug"));
+}
+
+#[test]
+fn one_odd_label_does_not_keep_the_others_out() {
+    let encoder = tiny_encoder();
+    let spec = |label: &str, parent: &str, synonyms: &[&str]| ClassSpec {
+        parent: parent.to_owned(),
+        synonyms: synonyms.iter().map(|&name| name.to_owned()).collect(),
+        ..ClassSpec::new(label)
+    };
+    let mut classes = vec![
+        spec("杯", "", &["椅"]),
+        spec("mug", "杯", &[]),
+        spec("múg", "", &["red mug"]),
+        // Can be told from the rest when "múg" is gone.
+        spec("工", "", &["red múg"]),
+    ];
+    let reasons = take_out_indistinct(&mut classes, &encoder).unwrap();
+    assert_eq!(classes, [spec("mug", "", &[]), spec("工", "", &["red múg"])]);
+    let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+    assert!(reasons[0].contains("\"múg\" and \"mug\""), "{reasons:?}");
+    assert!(reasons[1].contains("no part of \"杯\""), "{reasons:?}");
+    assert_eq!(reasons.len(), 2);
+    assert!(take_out_indistinct(&mut classes, &encoder).unwrap().is_empty());
+
+    // A kept list may be of another version or for another detector.
+    let (worker, handle) = worker();
+    worker.apply(VocabularyRequest::new(specs(&["red", "杯", "blue"]), VocabularySource::Stored)).unwrap();
+    let current = handle.current();
+    let labels: Vec<&str> = current.vocabulary.entries.iter().map(|entry| &*entry.label).collect();
+    assert_eq!(labels, ["red", "blue"]);
 }
 
 #[test]

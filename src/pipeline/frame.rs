@@ -185,6 +185,8 @@ impl Pipeline {
                 reason: "threads and provider are fixed when the models are loaded".into(),
             });
         }
+        // Who sets it wants it tried again.
+        self.one_by_one &= config.image_batch == self.config.image_batch;
         self.config = config;
         Ok(())
     }

@@ -34,7 +34,7 @@ pub use frame::{FailedBatch, Frame, Models, Pipeline};
 pub use grid::Grid;
 pub use latest::{LatestSlots, Put, Take};
 pub use phrases::{PhraseTable, UnknownPhrase};
-pub use prepared::{Phrase, PreparedVocabulary};
+pub use prepared::{Phrase, PreparedVocabulary, take_out_indistinct};
 pub use probe::DetectorProbe;
 pub use segment::ObjectPrompt;
 pub use similarity::ClassEmbeddings;

@@ -9,6 +9,7 @@ use std::{
 use crate::{
     inference::{EncodedText, InferenceError, TextEncoder, quoted},
     types::{ClassEntry, Vocabulary, VocabularySource},
+    vocabulary::{ClassSpec, refine::reply::repair_parents},
 };
 
 /// A phrase the detector is prompted with.
@@ -79,49 +80,135 @@ impl PreparedVocabulary {
     }
 }
 
-/// Indices of the names that the detector could not tell from others.
+/// Takes the classes out of a list that could not be encoded with it: those of which the tokenizer knows no name, and
+/// those it cannot tell from one before. Says of each why. For lists that nobody waits for: one odd label, of a model's
+/// proposals say, is not to keep the others out.
+///
+/// # Errors
+/// When the tokenizer fails.
+pub fn take_out_indistinct(
+    classes: &mut Vec<ClassSpec>,
+    encoder: &TextEncoder,
+) -> Result<Vec<InferenceError>, InferenceError> {
+    let mut reasons = Vec::new();
+    loop {
+        let all = classes.iter().enumerate().flat_map(|(class, spec)| {
+            let others = spec.synonyms.iter().chain(&spec.subclasses).map(|name| (&**name, false));
+            std::iter::once((&*spec.label, true)).chain(others).map(move |(text, is_label)| Name {
+                text,
+                class,
+                is_label,
+            })
+        });
+        let refused = Indistinct::of(&all.collect::<Vec<_>>(), encoder)?.refused;
+        // One at a time: without it, another may be told from the rest.
+        let Some(first) = refused.first() else { break };
+        classes.remove(first.class);
+        reasons.extend(Refused::error(std::slice::from_ref(first)));
+    }
+    if !reasons.is_empty() {
+        repair_parents(classes);
+    }
+    Ok(reasons)
+}
+
+/// A name of a class.
+struct Name<'a> {
+    text: &'a str,
+    class: usize,
+    is_label: bool,
+}
+
+/// A name that its class cannot do without, and the other class's that has the same tokens; none where the tokenizer knows
+/// no part of it.
+struct Refused {
+    class: usize,
+    name: String,
+    other: Option<String>,
+}
+
+impl Refused {
+    /// What is wrong with a list, if anything is.
+    fn error(refused: &[Self]) -> Option<InferenceError> {
+        let same = refused.iter().find_map(|refused| Some((refused.name.clone(), refused.other.clone()?)));
+        if let Some((phrase, other)) = same {
+            return Some(InferenceError::SameTokens { phrase, other });
+        }
+        let phrases: Vec<String> = refused.iter().map(|refused| refused.name.clone()).collect();
+        (!phrases.is_empty()).then_some(InferenceError::UnknownPhrases { phrases })
+    }
+}
+
+/// Names that the detector could not tell from others, as indices.
+struct Indistinct {
+    unknown: Vec<usize>,
+    alike: Vec<usize>,
+    /// Those of them that their classes cannot do without.
+    refused: Vec<Refused>,
+}
+
+impl Indistinct {
+    fn of(names: &[Name<'_>], encoder: &TextEncoder) -> Result<Self, InferenceError> {
+        // Labels first: where a label and another name have the same tokens, it is the other name that goes.
+        let (labels, others): (Vec<_>, Vec<_>) = names.iter().enumerate().partition(|(_, name)| name.is_label);
+        let mut owners: HashMap<Vec<u32>, &Name<'_>> = HashMap::new();
+        let (mut unknown, mut alike) = (Vec::new(), Vec::new());
+        for (index, name) in labels.into_iter().chain(others) {
+            let Some(tokens) = encoder.known_tokens(name.text)? else {
+                unknown.push((index, name));
+                continue;
+            };
+            match owners.entry(tokens) {
+                Entry::Vacant(place) => {
+                    place.insert(name);
+                }
+                // Two names of one class may be the same to the detector.
+                Entry::Occupied(owner) if owner.get().class == name.class => {}
+                Entry::Occupied(owner) => alike.push((index, name, *owner.get())),
+            }
+        }
+        let served: HashSet<usize> = owners.values().map(|name| name.class).collect();
+        let refused = |name: &Name<'_>, other: Option<&Name<'_>>| {
+            let needed = other.is_some() && name.is_label || !served.contains(&name.class);
+            let (class, other) = (name.class, other.map(|other| other.text.to_owned()));
+            needed.then(|| Refused { class, name: name.text.to_owned(), other })
+        };
+        let of_alike = alike.iter().filter_map(|(_, name, owner)| refused(name, Some(owner)));
+        Ok(Self {
+            refused: of_alike.chain(unknown.iter().filter_map(|(_, name)| refused(name, None))).collect(),
+            unknown: unknown.iter().map(|(index, _)| *index).collect(),
+            alike: alike.iter().map(|(index, ..)| *index).collect(),
+        })
+    }
+}
+
+/// Indices of the names that the captions do without.
 fn indistinct(
     vocabulary: &Vocabulary,
     phrases: &[Phrase],
     encoder: &TextEncoder,
 ) -> Result<HashSet<usize>, InferenceError> {
-    let is_label = |phrase: &Phrase| vocabulary.entries.get(phrase.entry).is_some_and(|e| e.label == phrase.text);
-    // Labels first: where a label and another name have the same tokens, it is the other name that goes.
-    let (labels, others): (Vec<_>, Vec<_>) = phrases.iter().enumerate().partition(|(_, phrase)| is_label(phrase));
-    let mut owners: HashMap<Vec<u32>, &Phrase> = HashMap::new();
-    let (mut unknown, mut alike) = (Vec::new(), Vec::new());
-    for (index, phrase) in labels.into_iter().chain(others) {
-        let Some(tokens) = encoder.known_tokens(&phrase.text)? else {
-            unknown.push((index, phrase));
-            continue;
-        };
-        match owners.entry(tokens) {
-            Entry::Vacant(place) => {
-                place.insert(phrase);
-            }
-            // Two names of one class may be the same to the detector.
-            Entry::Occupied(owner) if owner.get().entry == phrase.entry => {}
-            Entry::Occupied(owner) => alike.push((index, phrase, *owner.get())),
+    let names: Vec<Name<'_>> = phrases
+        .iter()
+        .map(|Phrase { text, entry }| {
+            let is_label = vocabulary.entries.get(*entry).is_some_and(|class| class.label == *text);
+            Name { text, class: *entry, is_label }
+        })
+        .collect();
+    let Indistinct { unknown, alike, refused } = Indistinct::of(&names, encoder)?;
+    if let Some(error) = Refused::error(&refused) {
+        return Err(error);
+    }
+    for (left_out, why) in [
+        (&unknown, "left out names of classes: the tokenizer knows no part of them"),
+        (&alike, "left out names of classes: other classes' names have the same tokens"),
+    ] {
+        let names: Vec<&str> = left_out.iter().filter_map(|&index| Some(&*phrases.get(index)?.text)).collect();
+        if !names.is_empty() {
+            tracing::warn!(names = quoted(&names), "{why}");
         }
     }
-    let served: HashSet<usize> = owners.values().map(|phrase| phrase.entry).collect();
-    if let Some((_, phrase, owner)) = alike.iter().find(|(_, p, _)| is_label(p) || !served.contains(&p.entry)) {
-        return Err(InferenceError::SameTokens { phrase: phrase.text.to_string(), other: owner.text.to_string() });
-    }
-    let lost = unknown.iter().filter(|(_, phrase)| !served.contains(&phrase.entry));
-    let lost: Vec<String> = lost.map(|(_, phrase)| phrase.text.to_string()).collect();
-    if !lost.is_empty() {
-        return Err(InferenceError::UnknownPhrases { phrases: lost });
-    }
-    if !unknown.is_empty() {
-        let names: Vec<&str> = unknown.iter().map(|(_, phrase)| &*phrase.text).collect();
-        tracing::warn!(names = quoted(&names), "left out names of classes: the tokenizer knows no part of them");
-    }
-    if !alike.is_empty() {
-        let names: Vec<&str> = alike.iter().map(|(_, phrase, _)| &*phrase.text).collect();
-        tracing::warn!(names = quoted(&names), "left out names of classes: other classes' names have the same tokens");
-    }
-    Ok(unknown.iter().map(|(index, _)| *index).chain(alike.iter().map(|(index, ..)| *index)).collect())
+    Ok(unknown.into_iter().chain(alike).collect())
 }
 
 fn phrases(vocabulary: &Vocabulary) -> Vec<Phrase> {

@@ -12,7 +12,7 @@ use std::{
 use arc_swap::ArcSwap;
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 
-use super::PreparedVocabulary;
+use super::{PreparedVocabulary, prepared::take_out_indistinct};
 use crate::{
     inference::{Caption, EncodedText, InferenceError, TextEncoder},
     types::VocabularySource,
@@ -224,7 +224,16 @@ fn serve(
     }
     // The builder is only changed for good when the text could be encoded: versions have no gaps.
     let mut next = builder.clone();
-    let vocabulary = next.build(&request.classes, request.source, SystemTime::now())?;
+    let vocabulary = if request.source == VocabularySource::Stored {
+        // Kept by another version of this program, perhaps, or for another detector.
+        let mut classes = request.classes.clone();
+        for reason in take_out_indistinct(&mut classes, encoder)? {
+            tracing::warn!(%reason, "left a class out of the kept list");
+        }
+        next.build(&classes, request.source, SystemTime::now())?
+    } else {
+        next.build(&request.classes, request.source, SystemTime::now())?
+    };
     let encoded = match &request.encoded {
         Some(encoded) => encoded.for_vocabulary(vocabulary),
         None => Err(vocabulary),

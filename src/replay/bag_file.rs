@@ -26,6 +26,8 @@ const RECORD_LIMIT: usize = 512 * 1024 * 1024;
 const RUN_BYTES: u64 = 4 * 1024 * 1024;
 /// Log times of one segment that lie further apart than a day (in nanoseconds) do not belong together.
 const TOGETHER: u64 = 24 * 60 * 60 * 1_000_000_000;
+/// Most groups of log times that a segment is divided into.
+const MAX_GROUPS: usize = 16;
 
 /// What a channel record says, with the schema it names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,7 +82,9 @@ impl Segment {
         times.sort_unstable();
         let part =
             |group: &[u64]| Some(Self { start: *group.first()?, end: *group.last()?, part: true, ..self.clone() });
-        times.chunk_by(|earlier, later| later - earlier <= TOGETHER).filter_map(part).collect()
+        let groups: Vec<Self> = times.chunk_by(|earlier, later| later - earlier <= TOGETHER).filter_map(part).collect();
+        // Each is a reading of the chunk. Where nothing belongs together, order cannot be bought.
+        if groups.len() <= MAX_GROUPS { groups } else { vec![self] }
     }
 }
 

@@ -195,7 +195,7 @@ fn report(failed: FailedBatch, throttle: &mut Throttle) {
             images,
             %error,
             "a run of several images failed and each of them succeeded alone: the models get one at a time from now on, \
-             until they are loaded anew"
+             until they are loaded anew or image_batch is set"
         );
     } else {
         tracing::warn!(images, %error, held_back, "a run of several images failed; each of them was tried alone");

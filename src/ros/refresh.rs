@@ -35,7 +35,7 @@ use crate::{
     inference::TextEncoder,
     pipeline::{
         FrameGate, PhraseTable, PreparedVocabulary, VocabularyError, VocabularyHandle, VocabularyRequest,
-        VocabularyWorker, background::run_idle,
+        VocabularyWorker, background::run_idle, take_out_indistinct,
     },
     types::{ClassEntry, FrameResult, RgbImage, UNLABELLED, Vocabulary, VocabularySource},
     vocabulary::{
@@ -392,8 +392,8 @@ impl Turn {
         self.refresher.keep_views(live);
         let refreshed = self.refresher.refresh(image, camera, &|| shared.gate.wait_for_gap(), &shared.cancel).await;
         let (outcome, refinement, trouble) = match refreshed {
-            Ok(refreshed) => {
-                let applied = self.apply(&refreshed, current);
+            Ok(mut refreshed) => {
+                let applied = self.take_out(&mut refreshed).and_then(|()| self.apply(&refreshed, current));
                 self.status.refreshes += 1;
                 self.status.refused += refreshed.refused as u64;
                 match &applied {
@@ -422,6 +422,16 @@ impl Turn {
         self.status.last = Some(LastLook { reason, at, took, outcome: outcome.clone(), refinement, trouble });
         shared.status.store(Arc::new(self.status.clone()));
         outcome
+    }
+
+    /// Takes what the detector could not tell apart out of a list.
+    fn take_out(&self, refreshed: &mut Refreshed) -> Result<(), VocabularyError> {
+        let reasons = take_out_indistinct(&mut refreshed.classes, &self.encoder)?;
+        refreshed.refused += reasons.len();
+        if let Some(reason) = reasons.first() {
+            refreshed.trouble.get_or_insert_with(|| reason.to_string());
+        }
+        Ok(())
     }
 
     /// Brings a list into use unless it is the one in use; whether it was another.

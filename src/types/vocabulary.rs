@@ -35,7 +35,7 @@ impl VocabularySource {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClassEntry {
     /// The same for the same label in version after version, also after some without it, until it is forgotten for the
-    /// sake of new labels; below [`crate::types::UNLABELLED`].
+    /// sake of new labels (an id above 254 as soon as two versions in a row lack the label); below [`crate::types::UNLABELLED`].
     pub class_id: u16,
     /// Canonical name, normalised (lower case, single spaces).
     pub label: Arc<str>,
