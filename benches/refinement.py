@@ -13,7 +13,7 @@ A pixel is right when its label is the object's category or, in the open set, on
 has for it. Pixels of objects that are too small or hidden to be told do not count. The mean is over the categories in the
 frames; recall counts labelled pixels of objects.
 
-Frames: shards of `scenelex_sim.dataset --split val`. Needs what `make test` installs.
+Frames: shards of `scenelex_sim.dataset --split val`, of each scene the first view. Needs what `make test` installs.
 
     .deps/venv/bin/python benches/refinement.py SHARDS [FRAMES [BEGINNING OF A CONDITION'S NAME]]
 """
@@ -66,13 +66,18 @@ CONDITIONS = {
 
 
 def frames(folder: Path, most: int):
-    """Pictures, and the category of every pixel (255: nothing, 254: does not count)."""
+    """One picture each of `most` scenes, or of all there are, and the category of its every pixel (255: nothing, 254: does
+    not count)."""
+    seen: set[int] = set()
     for shard in sorted(folder.glob("*.npz")):
         with np.load(shard) as data:
-            for rgb, instance, category, ignore in zip(data["rgb"], data["instance"], data["category"], data["ignore"]):
-                if most == 0:
+            rows = (data[key] for key in ("rgb", "instance", "category", "ignore", "scene"))
+            for rgb, instance, category, ignore, scene in zip(*rows):
+                if len(seen) == most:
                     return
-                most -= 1
+                if int(scene) in seen:
+                    continue
+                seen.add(int(scene))
                 of = np.full(256, NOTHING, np.uint8)
                 of[1 : len(category) + 1] = np.where(category < 0, NOTHING, np.where(ignore > 0, NOTHING - 1, category))
                 yield rgb, of[instance]
@@ -158,6 +163,7 @@ def main():
     pictures = list(frames(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 64))
     if not pictures:
         sys.exit(f"no shards in {sys.argv[1]}")
+    print(f"{len(pictures)} frames, each a scene of its own", flush=True)
     rows = {}
     wanted = sys.argv[3] if len(sys.argv) > 3 else ""
     for number, (name, parameters) in enumerate(CONDITIONS.items()):

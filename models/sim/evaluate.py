@@ -9,6 +9,9 @@
 Runs the shipped ONNX files with ONNX Runtime on the CPU. Average precision is COCO's at an
 IoU of 0.5 (pycocotools, at most 100 boxes an image and phrase). Objects of which less than a
 quarter is visible, or which cover less than 0.15 % of the picture, count neither way.
+
+The detector's figures are of val's first scenes, its threshold is chosen on those after them; either
+refuses scenes of the other, which a shard names in its column `scene`.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ for folder in (HERE, HERE / "train"):
 
 from detector_words import UNTRAINED_ABSENT_WORDS, with_article  # noqa: E402
 from evaluate_pipeline import DetectorPipeline, Found  # noqa: E402
+from scenelex_sim.dataset import VIEWS  # noqa: E402
 from scenelex_sim.taxonomy import (  # noqa: E402
     CATEGORIES,
     COLOR_NAMES,
@@ -41,6 +45,8 @@ LOW = 0.005  # boxes below this score are not ranked
 SMALL = 24.0
 ABSENT = 20  # prompts for absent things a frame, where false boxes are counted
 MEASURED = 256  # frames of val for the figures; those after them are for the choice of the threshold
+FOR_FIGURES = range(MEASURED // VIEWS)  # scenes of val; a scene has VIEWS frames
+FOR_THRESHOLD = range(MEASURED // VIEWS, 2**31)
 KNOWN_THERE = 0.5  # a threshold for lists of things that are there: more is found, and more is wrong
 
 
@@ -72,26 +78,39 @@ class Frames:
             }
 
 
-def load(folder: Path | None, split: str, limit: int, skip: int = 0) -> Frames:
-    """Frames `skip` .. `skip + limit` of a split, from a folder of shards or freshly rendered at 480x360."""
+def keep_apart(scenes: np.ndarray | range, allowed: range | None) -> None:
+    """Ends with an error where a scene is one that the other purpose has."""
+    if allowed is not None and any(int(scene) not in allowed for scene in scenes):
+        what = "figures are measured" if allowed == FOR_FIGURES else "the threshold is chosen"
+        expected = f"0 to {allowed.stop - 1}" if allowed == FOR_FIGURES else f"from {allowed.start} on"
+        raise SystemExit(f"{what} on scenes {expected} of val, found scenes {min(scenes)} to {max(scenes)}")
+
+
+def load(folder: Path | None, split: str, limit: int, skip: int = 0, allowed: range | None = None) -> Frames:
+    """`limit` frames of a split, from the scene on that begins with frame `skip` or after it: out of a folder of shards, or
+    freshly rendered at 480x360. A scene that is not `allowed` is an error; shards without the column `scene` are taken to
+    begin with scene 0."""
+    first = -(-skip // VIEWS)
     if folder is None:
         from scenelex_sim.dataset import render_small
 
-        return Frames([render_small(split, limit, 480, 360, skip)], limit)
+        keep_apart(range(first, first + -(-limit // VIEWS)), allowed)
+        return Frames([render_small(split, limit, 480, 360, first * VIEWS)], limit)
     paths = sorted(folder.glob("*.npz"))
     if not paths:
         raise SystemExit(f"no shards in {folder}")
     parts, before, held = [], 0, 0
     for path in paths:
         with np.load(path) as z:
-            count = len(z["category"])
-            rows = slice(max(0, skip - before), count)
-            before += count
-            if rows.start < count and held < limit:
+            scene = z["scene"] if "scene" in z else (before + np.arange(len(z["category"]))) // VIEWS
+            before += len(scene)
+            rows = np.flatnonzero(scene >= first)[: limit - held]
+            if len(rows):
+                keep_apart(scene[rows], allowed)
                 parts.append({k: z[k][rows] for k in ("rgb", "instance", "category", "color", "ignore")})
-                held += count - rows.start
+                held += len(rows)
     if held < limit:
-        print(f"only {held} of {limit} frames from {skip} on in {folder}", file=sys.stderr)
+        print(f"only {held} of {limit} frames from scene {first} on in {folder}", file=sys.stderr)
     return Frames(parts, limit)
 
 
@@ -170,7 +189,7 @@ def choose_threshold(bundle: Path, val: Path | None, limit: int, skip: int, thre
     pipeline = DetectorPipeline(bundle, threads)
     names = [with_article(c) for c in CATEGORIES]
     foreign = [with_article(w) for w in UNTRAINED_ABSENT_WORDS]
-    frames = load(val, "val", limit, skip)
+    frames = load(val, "val", limit, skip, FOR_THRESHOLD)
     found = run(pipeline, frames, names + foreign, "frames to choose on")
     scores = np.concatenate(absent_scores(frames, found, names, foreign))
     for percent in range(5, 100):
@@ -192,9 +211,13 @@ def run(pipeline: DetectorPipeline, frames: Frames, phrases: list[str], what: st
 
 
 def new_words(word: str, category: str) -> bool:
-    """Whether a held-out name shares no word with the category's trained names."""
-    trained = {w for name in TRAIN_WORDS[category] for w in name.split()}
-    return not trained & set(word.split())
+    """Whether a held-out name shares no word with the category's trained names, nor is one of them but for spaces and hyphens."""
+
+    def parts(name: str) -> set[str]:
+        words = name.replace("-", " ").split()
+        return {*words, "".join(words)}
+
+    return not parts(word) & {part for name in TRAIN_WORDS[category] for part in parts(name)}
 
 
 def evaluate_detector(bundle: Path, val: Path | None, pairs: Path | None, limit: int, threads: int) -> dict:
@@ -205,7 +228,7 @@ def evaluate_detector(bundle: Path, val: Path | None, pairs: Path | None, limit:
     foreign = [with_article(w) for w in UNTRAINED_ABSENT_WORDS]
     words = [(with_article(w), CATEGORIES.index(c), c) for c, ws in HELD_OUT_WORDS.items() for w in ws]
 
-    seen = load(val, "val", limit)
+    seen = load(val, "val", limit, allowed=FOR_FIGURES)
     found = run(pipeline, seen, names + foreign + [w for w, _, _ in words], "held-out scenes")
     category = lambda o, p: o["category"] == p  # noqa: E731
     out = {
@@ -267,8 +290,8 @@ def main() -> None:
     p.add_argument("--val", type=Path, help="shards of the split val; rendered if absent")
     p.add_argument("--pairs", type=Path, help="shards of the split pairs; rendered if absent")
     p.add_argument("--photos", type=Path, help="COCO-panoptic folder of photographs")
-    p.add_argument("--frames", type=int, default=MEASURED, help="frames of each split; 256 to 367 of val chose the shipped threshold")
-    p.add_argument("--skip", type=int, default=MEASURED, help="first frame of val to choose the threshold on; figures begin at frame 0")
+    p.add_argument("--frames", type=int, default=MEASURED, help=f"frames of each split; at most {MEASURED} of val for the detector's figures")
+    p.add_argument("--skip", type=int, default=MEASURED, help=f"first frame of val to choose the threshold on; shards that begin at {MEASURED} need none")
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--choose-threshold", action="store_true", help="only print the detector threshold that meets the target on these frames")
     p.add_argument("--only", choices=("detector", "segmenter"))

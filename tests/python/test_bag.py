@@ -175,7 +175,9 @@ def _hash(folder: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_same_seed_same_bytes(tmp_path):
+@pytest.fixture
+def record(tmp_path):
+    """Records half a second of a scene's flight, in a process of its own; gives the folder."""
     pytest.importorskip("mujoco", reason="the Python package mujoco is not installed")
     env = os.environ | {"PYTHONPATH": str(SIM)}
     base = [sys.executable, "-m", "scenelex_sim.bag", "--seconds", "0.5", "--fps", "6", "--width", "160", "--height", "120", "--path", "orbit"]
@@ -184,11 +186,30 @@ def test_same_seed_same_bytes(tmp_path):
     )
     if probe.returncode != 0:
         pytest.skip(f"no offscreen OpenGL here: {probe.stderr.strip().splitlines()[-1:]}")
-    digests = {}
-    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+
+    def call(name: str, seed: int) -> Path:
         folder = tmp_path / name / "bag"
         folder.parent.mkdir()
         subprocess.run([*base, "--seed", str(seed), "--out", str(folder)], env=env, check=True, capture_output=True)
-        digests[name] = _hash(folder)
+        return folder
+
+    return call
+
+
+def test_same_seed_same_bytes(record):
+    digests = {name: _hash(record(name, seed)) for name, seed in (("a", 5), ("b", 5), ("c", 6))}
     assert digests["a"] == digests["b"]
     assert digests["a"] != digests["c"]
+
+
+def test_depth_of_half_the_size_has_the_rays_of_the_pixels_it_was_taken_from(record):
+    """Its pixel (u, v) is pixel (2 u, 2 v) of the camera's picture."""
+    infos: dict[str, list] = {}
+    for topic, _, _, m in messages(record("bag", 5), ["/camera/camera_info", "/camera/depth/camera_info"]):
+        infos.setdefault(topic, []).append(m)
+    whole, half = infos["/camera/camera_info"][0], infos["/camera/depth/camera_info"][0]
+    assert (whole.width, whole.height, half.width, half.height) == (160, 120, 80, 60)
+    for axis, size in ((0, half.width), (1, half.height)):
+        pixel = np.arange(size)
+        rays = [(n * pixel - k[3 * axis + 2]) / k[4 * axis] for n, k in ((1, half.k), (2, whole.k))]
+        np.testing.assert_allclose(*rays, atol=1e-9)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
+import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -139,3 +142,103 @@ def test_pictures_in_a_batch_do_not_mix(session, feeds):
         np.testing.assert_allclose(boxes[i][:50], one_boxes[:50], atol=1e-4)
         real = np.isfinite(one_logits[:50])
         np.testing.assert_allclose(logits[i][:50][real], one_logits[:50][real], atol=1e-3)
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """A script of models/sim/train as a module, by its name."""
+    for package in ("torch", "onnx"):
+        pytest.importorskip(package, reason=f"the Python package {package} is not installed")
+    monkeypatch.syspath_prepend(str(SIM / "train"))
+    return importlib.import_module
+
+
+def test_an_exported_file_must_have_every_query_and_no_other(script):
+    compare, agree = script("export_detector").query_difference, script("export_detector").TOLERANCE
+    rng = np.random.default_rng(4)
+    logits, boxes = np.full((300, 256), -np.inf, np.float32), rng.uniform(0, 1, (300, 4)).astype(np.float32)
+    logits[:, :9] = rng.normal(0, 4, (300, 9))
+    assert compare(logits, boxes, logits, boxes) == 0
+    swapped = np.r_[np.arange(280).reshape(-1, 2)[:, ::-1].ravel(), 280:300]
+    assert compare(logits, boxes, logits[swapped], boxes[swapped]) == 0, "the ranking is not compared"
+    assert compare(logits, boxes, logits + 0.01 * agree, boxes) <= agree
+    one = np.zeros(300, int)
+    assert compare(logits, boxes, logits[one], boxes[one]) > agree, "one right query, repeated"
+    assert compare(logits[one], boxes[one], logits, boxes) > agree
+    for broken in (np.where(np.arange(300)[:, None] == 7, np.nan, boxes), boxes + 2 * agree):
+        assert not compare(logits, boxes, logits, broken) <= agree
+
+
+def test_a_file_that_does_not_agree_never_reaches_the_bundle(script, monkeypatch, tmp_path):
+    detector, segmenter = script("export_detector"), script("export_segmenter")
+
+    def write(*names):
+        return lambda model, out: [(out.with_name(name) if out.suffix else out / name).write_bytes(b"new") for name in names]
+
+    monkeypatch.setattr(detector, "load_weights", lambda path: None)
+    monkeypatch.setattr(detector, "export", write("detector.onnx"))
+    monkeypatch.setattr(segmenter, "load", lambda *_: None)
+    monkeypatch.setattr(segmenter, "export", write("image_encoder.onnx", "mask_decoder.onnx"))
+    files = {"detector.onnx", "image_encoder.onnx", "mask_decoder.onnx"}
+    manifest = 'detector = { path = "detector.onnx", sha256 = "old" }\n'
+    for name in files:
+        (tmp_path / name).write_bytes(b"old")
+    (tmp_path / "bundle.toml").write_text(manifest)
+    for worst in (0.1, float("nan")):
+        monkeypatch.setattr(detector, "difference", lambda *_, worst=worst: worst)
+        monkeypatch.setattr(segmenter, "verify", lambda *_, worst=worst: {"masks": 0.0, "iou_predictions": worst})
+        for arguments, main in ((["--random"], detector.main), ([], segmenter.main)):
+            monkeypatch.setattr(sys, "argv", ["export", "--out", str(tmp_path), *arguments])
+            with pytest.raises(SystemExit, match="do(es)? not agree with PyTorch"):
+                main()
+    assert {path.name for path in tmp_path.iterdir()} == files | {"bundle.toml"}
+    assert all((tmp_path / name).read_bytes() == b"old" for name in files) and (tmp_path / "bundle.toml").read_text() == manifest
+    digest = hashlib.sha256(b"new").hexdigest()
+    monkeypatch.setattr(detector, "difference", lambda *_: 0.0)
+    monkeypatch.setattr(segmenter, "verify", lambda *_: {"masks": 0.0})
+    monkeypatch.setattr(sys, "argv", ["export", "--out", str(tmp_path), "--random"])
+    assert detector.main() == 0
+    assert (tmp_path / "bundle.toml").read_text() == manifest.replace("old", digest)
+    monkeypatch.setattr(sys, "argv", ["export", "--out", str(tmp_path)])
+    segmenter.main()
+    assert (tmp_path / "bundle.toml").read_text().count(digest) == 2
+    assert all((tmp_path / name).read_bytes() == b"new" for name in files)
+
+
+def test_a_restored_network_has_all_its_state_and_says_what_the_file_says(script):
+    nn, made = script("torch").nn, script("from_onnx")
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    net.register_buffer("mean", script("torch").zeros(4))
+    made.complain(net, {"0.weight", "0.bias", "mean"})
+    with pytest.raises(SystemExit, match="not found in the file: mean$"):
+        made.complain(net, {"0.weight", "0.bias"})
+    made.agree({"masks": 0.1, "scores": 0.5}, {"masks": 0.1, "scores": 1.0}.get)
+    for wrong in (0.2, float("nan")):
+        with pytest.raises(SystemExit, match="not the network of the file: expected masks 1e-01 at most"):
+            made.agree({"masks": wrong, "scores": 0.5}, {"masks": 0.1, "scores": 1.0}.get)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_training_goes_on_only_with_the_statistics_of_the_weights(script, tmp_path, resumed):
+    torch, train = script("torch"), script("detector_train")
+    net = train.Detector()
+    net.text.mean.copy_(torch.linspace(-2, 2, len(net.text.mean)))
+    net.text.std.copy_(torch.linspace(1e-4, 3, len(net.text.std)))
+    run = train.Run.__new__(train.Run)
+    run.net, run.device, run.optimisers = train.Detector(), torch.device("cpu"), []
+    run.average = train.Average(run.net, 0.9)
+    run.args = SimpleNamespace(init=tmp_path / "ema.pt", average=0.9, text=tmp_path / "text_features.npz")
+    run.state_path = tmp_path / "state.pt"
+    count = {"used": 0.0, "steps": 0, "images": 7}
+    full = net.state_dict()
+    torch.save({"ema": {k: v.half() if v.is_floating_point() else v for k, v in full.items()}, **count}, run.args.init)
+    if resumed:
+        torch.save({"net": full, "optimisers": [], "ema": full, **count}, run.state_path)
+    run.bank = SimpleNamespace(mean=net.text.mean.clone(), std=net.text.std.clone())
+    run.restore()
+    assert run.images == 7
+    for name in ("mean", "std"):
+        run.bank = SimpleNamespace(mean=net.text.mean.clone(), std=net.text.std.clone())
+        getattr(run.bank, name)[100] *= 1.005
+        with pytest.raises(SystemExit, match=f"text_features.npz .*expected the same {name} of the features, found differences up to"):
+            run.restore()

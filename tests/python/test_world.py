@@ -158,6 +158,66 @@ def test_paths_never_end(room):
     assert np.histogram(sides, bins=12, range=(-180, 180))[0].min() > 0, "all the way round"
 
 
+@pytest.fixture
+def camera(gl):
+    """A camera over a table, one sample a pixel: an object's edge is where its label's is."""
+    from scenelex_sim.camera import Camera
+
+    camera = Camera(3, 160, 120, "handheld", 10.0, samples=0)
+    camera.shoot(2.5)
+    yield camera
+    camera.close()
+
+
+def test_labels_and_depth_are_of_the_pixels_that_show_the_object(camera):
+    """An object that is taken away changes the picture where its mask is, and the distance there, and nothing else."""
+    from scenelex_sim.world import HIDDEN_GROUP
+
+    model, draw = camera.world.model, camera.renderer.draw
+    model.light_castshadow[:] = 0
+    rgb, instance, metres = draw(True, True, True)
+    seen = [(k, item) for k, item in enumerate(camera.world.items) if (instance == k + 1).sum() >= 100]
+    assert len(seen) >= 8
+    for k, item in seen:
+        mask, its = instance == k + 1, model.geom_bodyid == item.body
+        groups = model.geom_group[its].copy()
+        model.geom_group[its] = HIDDEN_GROUP
+        without, labels, behind = draw(True, True, True)
+        model.geom_group[its] = groups
+        changed, farther = (without != rgb).any(-1), behind > metres + 1e-3
+        assert (changed & mask).sum() > 0.9 * mask.sum(), f"item {k}"
+        # Light is interpolated over large triangles: a few pixels of the surroundings change by a level or so.
+        assert (changed & mask).sum() > 0.7 * changed.sum(), f"item {k}"
+        assert (farther & mask).sum() > 0.9 * mask.sum() and not (farther & ~mask).any(), f"item {k}"
+        assert (labels[~mask] == instance[~mask]).all() and not (labels == k + 1).any(), f"item {k}"
+
+
+def test_labels_and_depth_are_where_a_ray_meets_the_scene(camera):
+    """MuJoCo's ray casting knows nothing of the renderer: what a pixel's ray hits, how far away, and that it hits nothing."""
+    import mujoco  # after scenelex_sim, which chooses its OpenGL
+
+    from scenelex_sim.world import HIDDEN_GROUP
+
+    world, drawn = camera.world, np.arange(mujoco.mjNGROUP) != HIDDEN_GROUP
+    eye, target, roll = camera.path(2.5)
+    hit = np.zeros(1, np.int32)
+    for aim, some in ((target, 0.0), (eye + [0.3, 0, 1], 0.3)):  # at the table, and at the sky above the walls
+        camera.path = lambda t, aim=aim: (eye, aim, roll)
+        shot, instance = camera.shoot(0.0), camera.renderer.draw(False, True)[1]
+        (position, axes), f = camera.pose(), camera.focal()
+        good, empty = [], []
+        for v in range(2, 120, 6):
+            for u in range(2, 160, 6):
+                ray = axes @ [(u - 79.5) / f, -(v - 59.5) / f, -1.0]
+                length = np.linalg.norm(ray)
+                far = mujoco.mj_ray(world.model, world.data, position, ray / length, drawn.astype(np.uint8), 1, -1, hit)
+                empty.append(far < 0)
+                mm, item = (1000 * far / length, world.geom_item[hit[0]] + 1) if far >= 0 else (0, 0)
+                good.append(abs(mm - shot.depth_mm[v, u]) <= 2 and item == instance[v, u])
+        assert np.mean(good) > 0.97, "all but rays along an edge"
+        assert np.mean(empty) >= some and abs((shot.depth_mm == 0).mean() - np.mean(empty)) < 0.05
+
+
 def test_a_camera_draws_what_is_wanted_and_nothing_else(gl):
     from scenelex_sim.camera import Camera
 
@@ -199,6 +259,13 @@ def test_messages_hold_what_they_are_made_of():
     assert bytes(colour.data) == rgb.tobytes() and (np.frombuffer(depth.data, "<u2").reshape(3, 5) == ids).all()
     info = received(make.camera_info(stamp, 640, 480, 500.0))
     assert (info.width, info.height, info.k[0], info.k[2], info.k[5], info.p[6]) == (640, 480, 500, 319.5, 239.5, 239.5)
+    # Of every second row and column from the first on, pixel (0, 0) is still the whole's, and the ray of any other its double's.
+    for width, height in ((640, 480), (641, 479)):
+        whole, half = make.camera_info(stamp, width, height, 500.0), received(make.camera_info(stamp, width, height, 500.0, 2))
+        u, v = np.arange(half.width), np.arange(half.height)
+        assert (half.width, half.height) == (len(range(0, width, 2)), len(range(0, height, 2)))
+        np.testing.assert_allclose((u - half.k[2]) / half.k[0], (2 * u - whole.k[2]) / whole.k[0], atol=1e-12)
+        np.testing.assert_allclose((v - half.p[6]) / half.p[5], (2 * v - whole.p[6]) / whole.p[5], atol=1e-12)
     names = {c.class_id: c.class_name for c in received(make.label_info(stamp)).class_map}
     assert names == {0: "background", 255: "ignore"} | {k + 1: name for k, name in enumerate(taxonomy.CATEGORIES)}
     # Level, looking along the world's +x: z of the optical frame is forward, x right (the world's -y), y down.

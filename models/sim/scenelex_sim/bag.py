@@ -8,7 +8,7 @@ topic                                type                            content
 /camera/image_raw/compressed         sensor_msgs/CompressedImage     JPEG, every frame
 /camera/camera_info                  sensor_msgs/CameraInfo          pinhole without distortion, every frame
 /camera/depth/image_raw              sensor_msgs/Image 16UC1         millimetres along the optical axis, 0 = none;
-                                                                     half size, `--depth-fps`
+                                                                     every second row and column, `--depth-fps`
 /camera/depth/camera_info            sensor_msgs/CameraInfo          with each depth image
 /ground_truth/semantic/image         sensor_msgs/Image mono8         class id, every frame
 /ground_truth/label_info             vision_msgs/LabelInfo           names of the class ids, once, transient local
@@ -38,6 +38,7 @@ from .messages import Messages
 from .paths import PATHS
 
 START_NS = 1_767_225_600_000_000_000  # 2026-01-01T00:00:00Z
+HALF = 2  # every second row and column of depth is recorded
 
 LABEL_INFO = """\
 std_msgs/Header header
@@ -119,8 +120,8 @@ def record(
                 bag.send("/ground_truth/instances/image", stamp, make.instances(stamp, shot.numbers))
                 bag.send("/tf", stamp, make.transform(stamp, *camera.pose()))
                 if shot.depth_mm is not None:
-                    bag.send("/camera/depth/image_raw", stamp, make.depth(stamp, shot.depth_mm[::2, ::2]))
-                    bag.send("/camera/depth/camera_info", stamp, make.camera_info(stamp, -(-width // 2), -(-height // 2), focal / 2))
+                    bag.send("/camera/depth/image_raw", stamp, make.depth(stamp, shot.depth_mm[::HALF, ::HALF]))
+                    bag.send("/camera/depth/camera_info", stamp, make.camera_info(stamp, width, height, focal, HALF))
     finally:
         camera.close()
     return frames

@@ -67,9 +67,14 @@ class Messages:
             header=self.header(stamp_ns), format="rgb8; jpeg compressed bgr8", data=self.sequence(octets)
         )
 
-    def camera_info(self, stamp_ns: int, width: int, height: int, focal: float) -> Any:
-        """A pinhole without distortion; `focal` in pixels."""
-        cx, cy = (width - 1) / 2, (height - 1) / 2
+    def camera_info(self, stamp_ns: int, width: int, height: int, focal: float, every: int = 1) -> Any:
+        """A pinhole without distortion; `focal` in pixels.
+
+        Size and focal length are the whole picture's. Where only one of `every` rows and columns of it is published, from
+        the first on, its pixel (u, v) is pixel (`every` u, `every` v) of the whole.
+        """
+        cx, cy, focal = (width - 1) / 2 / every, (height - 1) / 2 / every, focal / every
+        width, height = -(-width // every), -(-height // every)
         roi = self.kind("sensor_msgs/msg/RegionOfInterest")(x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
         return self.kind("sensor_msgs/msg/CameraInfo")(
             header=self.header(stamp_ns), height=height, width=width, distortion_model="plumb_bob", d=self.sequence(np.zeros(5)),

@@ -34,7 +34,7 @@ class Renderer:
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
 
     def draw(self, colour: bool = True, instances: bool = True, depth: bool = False) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-        """Returns rgb u8[H,W,3], instance i32[H,W] (item index + 1, 0 = none) and depth f32[H,W] in metres, or None for each not wanted."""
+        """Returns rgb u8[H,W,3], instance i32[H,W] (item index + 1, 0 = none) and depth f32[H,W] in metres (0 = none), or None for each not wanted."""
         world, scene = self._world, self._scene
         assert world is not None and self._context is not None, "attach a world first"
         mujoco.mjv_updateScene(world.model, world.data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, scene)
@@ -69,10 +69,11 @@ class Renderer:
         return np.flipud(instance), self._metres(np.flipud(z)) if z is not None else None
 
     def _metres(self, z: np.ndarray) -> np.ndarray:
-        """Depth buffer (reversed or not, as this MuJoCo has it) to distance along the optical axis."""
+        """Depth buffer (reversed or not, as this MuJoCo has it) to distance along the optical axis; 0 where nothing was drawn."""
         m = self._world.model
         near, far = m.vis.map.znear * m.stat.extent, m.vis.map.zfar * m.stat.extent
-        return (near / (1 - z.astype(np.float64) * (1 - near / far))).astype(np.float32)
+        metres = near / (1 - z.astype(np.float64) * (1 - near / far))
+        return np.where(metres < far * (1 - 1e-6), metres, 0).astype(np.float32)  # an empty pixel keeps the far plane
 
     def close(self) -> None:
         if self._context is not None:

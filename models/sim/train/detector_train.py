@@ -59,6 +59,19 @@ def rate_at(progress: float, peak: float, warmup: float = 0.03) -> float:
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * t)))
 
 
+def same_statistics(weights: dict[str, torch.Tensor], bank: PhraseBank, text: Path) -> None:
+    """Ends with an error where the weights standardise phrases otherwise than the features they are to be trained with."""
+    for name, expected in (("mean", bank.mean), ("std", bank.std)):
+        found, expected = weights[f"text.{name}"].float(), expected.to(weights[f"text.{name}"].device)
+        # Averaged weights are float16, which is within 2^-11 of a value, or 2^-25 where that is small.
+        if not bool(((found - expected).abs() <= expected.abs() * 2**-10 + 1e-6).all()):
+            worst = float((found - expected).abs().max())
+            raise SystemExit(
+                f"{text} is of another text encoder or of other phrases than the weights: expected the same {name} of the "
+                f"features, found differences up to {worst:.2g}; give the features that they were trained with by --text"
+            )
+
+
 class Run:
     """Everything that is saved and restored."""
 
@@ -77,6 +90,7 @@ class Run:
     def restore(self) -> None:
         if self.state_path.is_file():
             s = torch.load(self.state_path, map_location=self.device, weights_only=True)
+            same_statistics(s["net"], self.bank, self.args.text)
             self.net.load_state_dict(s["net"])
             for optimiser, state in zip(self.optimisers, s["optimisers"], strict=True):
                 optimiser.load_state_dict(state)
@@ -84,6 +98,7 @@ class Run:
             self.used, self.steps, self.images = s["used"], s["steps"], s["images"]
         elif self.args.init:
             s = torch.load(self.args.init, map_location=self.device, weights_only=True)
+            same_statistics(s["ema"], self.bank, self.args.text)
             self.net.load_state_dict(s["ema"])
             self.average = Average(self.net, self.args.average)
             self.images = s["images"]

@@ -3,7 +3,8 @@
 
 Weights are stored as float16 and widened by a Cast when the file is loaded; inputs,
 outputs and arithmetic are float32. With --random an untrained network is written, which
-has the right contract but finds nothing.
+has the right contract but finds nothing. The file takes its place in the bundle, and its
+sha256 in bundle.toml, only when it agrees with PyTorch.
 
     python models/sim/train/export_detector.py --weights runs/detector_ema.pt --out models/sim/detector
 """
@@ -14,6 +15,7 @@ import argparse
 import hashlib
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,10 @@ from detector_model import HEIGHT, WIDTH, Detector, ExportedDetector, fuse_norms
 
 INPUTS = ["pixel_values", "pixel_mask", "input_ids", "attention_mask", "text_features"]
 OUTPUTS = ["logits", "pred_boxes"]
+# Largest difference of logits and boxes. Both sides have the same rounded weights, so what differs is the order of float32
+# arithmetic: up to 1.1e-4 with trained weights.
+TOLERANCE = 5e-4
+SURE = 7.0  # logits above this (0.999) are taken for this: float32 next to 1 is too coarse to tell them apart
 
 
 def load_weights(path: Path | None) -> Detector:
@@ -36,7 +42,7 @@ def load_weights(path: Path | None) -> Detector:
     detector = Detector()
     if path is None:  # spread the scores, so that the ranking of the queries is well defined
         with torch.no_grad():
-            detector.to_thing.weight.mul_(100)
+            detector.to_thing.weight.mul_(3000)
     else:
         state = torch.load(path, map_location="cpu", weights_only=True)
         detector.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state["ema"].items()})
@@ -131,32 +137,29 @@ def difference(wrapped: ExportedDetector, path: Path) -> float:
     import onnxruntime as ort
 
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    worst = 0.0
+    differences = []
     for batch, tokens, seed in ((1, 5, 1), (1, 256, 2), (2, 40, 3)):
         feed = example(batch, tokens, seed)
         with torch.no_grad():
             expected = [v.numpy() for v in wrapped(*(feed[n] for n in INPUTS))]
         got = session.run(OUTPUTS, {k: v.numpy() for k, v in feed.items()})
         for (el, eb), (gl, gb) in zip(zip(*expected), zip(*got)):
-            worst = max(worst, query_difference(el, eb, gl, gb))
-    return worst
+            differences.append(query_difference(el, eb, gl, gb))
+    return float(np.max(differences))  # not Python's max, which loses a NaN
 
 
 def query_difference(el: np.ndarray, eb: np.ndarray, gl: np.ndarray, gb: np.ndarray) -> float:
-    """Largest difference of logits and boxes of one image after pairing the queries by box.
+    """Largest difference of logits and boxes of one image between a query and the one most like it on the other side.
 
     Queries with almost equal scores may swap places, and those at the end of the ranking may
-    be replaced by their equals, so the last twentieth is not compared.
+    be replaced by their equals, so the last twentieth of either side need have no like.
     """
     if not np.array_equal(np.isinf(el), np.isinf(gl)):
         raise SystemExit("masked columns differ")
-    el, gl = np.where(np.isinf(el), 0, el), np.where(np.isinf(gl), 0, gl)
-    worst = 0.0
-    for logits, box in zip(gl[: len(gl) * 19 // 20], gb):
-        near = np.abs(eb - box).max(1)
-        both = np.maximum(near, np.abs(el - logits).max(1))
-        worst = max(worst, float(both.min()))
-    return worst
+    el, gl = (np.where(np.isinf(v), 0, np.minimum(v, SURE)) for v in (el, gl))
+    apart = np.stack([np.maximum(np.abs(gb - box).max(1), np.abs(gl - logits).max(1)) for logits, box in zip(el, eb)])
+    kept = len(apart) * 19 // 20
+    return float(np.maximum(apart[:kept].min(1).max(), apart[:, :kept].min(0).max()))
 
 
 def pin(bundle: Path, name: str, digest: str) -> None:
@@ -177,14 +180,20 @@ def main() -> int:
     source.add_argument("--random", action="store_true", help="an untrained network")
     parser.add_argument("--out", type=Path, default=HERE.parent / "detector", help="bundle folder")
     args = parser.parse_args()
-    path = args.out / "detector.onnx"
-    wrapped = export(load_weights(args.weights), path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    args.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=args.out) as folder:
+        written = Path(folder) / "detector.onnx"
+        wrapped = export(load_weights(args.weights), written)
+        worst = difference(wrapped, written)
+        print(f"largest difference between ONNX Runtime and PyTorch: {worst:.2e}")
+        if not worst <= TOLERANCE:
+            raise SystemExit(f"the exported file does not agree with PyTorch: expected {TOLERANCE:.0e} at most; {args.out} is left as it was")
+        digest = hashlib.sha256(written.read_bytes()).hexdigest()
+        path = written.replace(args.out / "detector.onnx")
     pin(args.out, "detector", digest)
-    worst = difference(wrapped, path)
     print(f"detector.onnx: {path.stat().st_size} bytes, sha256 {digest}")
-    print(f"largest difference between ONNX Runtime and PyTorch: {worst:.2e}")
-    return 0 if worst < 2e-3 else 1
+    return 0
+
 
 
 if __name__ == "__main__":

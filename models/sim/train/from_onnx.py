@@ -7,7 +7,8 @@
 The export folds every batch normalisation into the convolution before it. Here each one comes back with the statistics that
 the convolution's outputs really have on some training pictures, and with the scale and shift that undo them: the network
 computes the same as before, and can be trained. The weights are those of the files, float16, so little is lost; the
-optimiser's state is. Ends with an error when a parameter is not found or the outputs differ.
+optimiser's state is. Ends with an error when a parameter or buffer is not found, or when the outputs differ from those of the
+files in ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,6 @@ sys.path.insert(0, str(HERE.parent))
 
 # Largest difference between the network before and after, in standard deviations of its outputs.
 TOLERANCE = 1e-3
-
 
 class Weights:
     """Constants of an ONNX file, and the nodes that use them."""
@@ -141,21 +142,33 @@ def unfold(net: nn.Module, pairs, run, probe) -> None:
             norm.running_var.copy_(variance)
             norm.weight.data.copy_((variance + norm.eps).sqrt())
             norm.bias.data.copy_(conv.folded_bias + mean.float())
-        worst = max(float((a - b).abs().max() / a.std()) for a, b in zip(before, probe(), strict=True))
+        worst = float(np.max([(a - b).abs().max() / a.std() for a, b in zip(before, probe(), strict=True)]))
     print(f"{len(pairs)} normalisations restored; outputs differ by {worst:.1e} standard deviations at most")
     if not worst < TOLERANCE:
         raise SystemExit(f"more than {TOLERANCE}: the file is of another network")
 
 
-def complain(missing: list[str]) -> None:
-    if missing:
+def complain(net: nn.Module, found: set[str]) -> None:
+    """Ends with an error where the file had not all of `net`'s state but the normalisations, which are made anew."""
+    norms = {f"{name}.{part}" for name, module in net.named_modules() if isinstance(module, nn.BatchNorm2d) for part in module.state_dict()}
+    if missing := [name for name in net.state_dict() if name not in found | norms]:
         raise SystemExit(f"not found in the file: {', '.join(missing)}")
+
+
+def agree(differences: dict[str, float], tolerance: Callable[[str], float]) -> None:
+    """Ends with an error where the restored network does not say what the file says in ONNX Runtime."""
+    for name, value in differences.items():
+        print(f"{name}: {value:.1e} from the file's at most")
+    if wrong := [f"{name} {tolerance(name):.0e}" for name, value in differences.items() if not value <= tolerance(name)]:
+        raise SystemExit(f"what was restored is not the network of the file: expected {', '.join(wrong)} at most")
 
 
 def detector(bundle: Path, frames: Path) -> dict:
     from detector_data import FrameStore
-    from detector_model import HEIGHT, WIDTH, ConvNorm, Detector
+    from detector_model import HEIGHT, WIDTH, ConvNorm, Detector, ExportedDetector
     from detector_views import CpuViews
+    from export_detector import TOLERANCE as AS_EXPORTED
+    from export_detector import difference
 
     weights, net = Weights(bundle / "detector.onnx"), Detector()
     found = fill(net, weights, "net.")
@@ -163,15 +176,15 @@ def detector(bundle: Path, frames: Path) -> dict:
         getattr(net, name).data.fill_(float(weights.values[f"net.{name}"]))
         found.add(name)
     pairs = folded(net, ConvNorm)
-    norms = {f"{name}.{part}" for name, module in net.named_modules() if isinstance(module, nn.BatchNorm2d) for part in ("weight", "bias")}
     # The two heads that only training has start anew.
-    heads = {name for name, _ in net.named_parameters() if name.startswith(("category_head.", "colour_head."))}
-    complain([name for name, _ in net.named_parameters() if name not in found | norms | heads])
+    complain(net, found | {name for name in net.state_dict() if name.startswith(("category_head.", "colour_head."))})
     store = FrameStore(frames, torch.device("cpu"), 1024, 1, 1)
     store.load_new()
     views = CpuViews(store, 1)
     fixed = views.batch(4, 0.0, WIDTH, HEIGHT).images
     unfold(net, pairs, lambda: [net.cells(views.batch(16, 0.4, WIDTH, HEIGHT).images) for _ in range(12)], lambda: net.cells(fixed))
+    # Text side, ranking and boxes too.
+    agree({"logits and boxes": difference(ExportedDetector(net).eval(), bundle / "detector.onnx")}, lambda _: AS_EXPORTED)
     return {"ema": {name: value.clone() for name, value in net.state_dict().items()}, "images": 0, "steps": 0, "used": 0}
 
 
@@ -186,6 +199,7 @@ def segmenter_path(node_name: str) -> str:
 
 def segmenter(bundle: Path, frames: Path) -> dict:
     import segmenter_prompts
+    from export_segmenter import tolerance, verify
     from segmenter_data import Frames, Images
     from segmenter_model import ConvNorm, Segmenter, SegmenterConfig
     from segmenter_world2d import IDS
@@ -203,10 +217,8 @@ def segmenter(bundle: Path, frames: Path) -> dict:
         elif node.name == "/Mul_3":
             net.prompt_encoder.padding.data.copy_(decoder.constants(node)[0])
             found.add("prompt_encoder.padding")
-    net.prompt_encoder.frequencies.copy_(decoder.tensor("model.prompt_encoder.frequencies"))
     pairs = folded(net, ConvNorm)
-    norms = {f"{name}.{part}" for name, module in net.named_modules() if isinstance(module, nn.BatchNorm2d) for part in ("weight", "bias")}
-    complain([name for name, _ in net.named_parameters() if name not in found | norms])
+    complain(net, found)
 
     net.resize(192)
     shards = Frames([frames], torch.device("cpu"), 768)
@@ -224,11 +236,12 @@ def segmenter(bundle: Path, frames: Path) -> dict:
 
     def probe():
         torch.manual_seed(5)  # the same prompts each time
-        return [part for part in step(batches[0]) if torch.is_tensor(part)]
+        return step(batches[0])[:1]  # the masks; the predicted IoU jumps with single pixels
 
     unfold(net, pairs, lambda: [step(batch) for batch in batches], probe)
     shards.close()
     net.resize(side)
+    agree(verify(net, bundle), tolerance)
     return {"config": config.as_dict(), "model": {name: value.clone() for name, value in net.state_dict().items()}, "step": 0}
 
 
