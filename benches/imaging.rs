@@ -21,9 +21,9 @@ const STD: [f32; 3] = [0.229, 0.224, 0.225];
 const SAM_SIDE: u32 = 1024;
 const LOW_RES_SIDE: u32 = 256;
 
-/// A small model's input, Grounding DINO's and SAM's.
+/// The shipped detector's input (models/sim/detector), Grounding DINO's and SAM's.
 const RULES: [(&str, ResizeRule); 3] = [
-    ("letterbox_416x320", ResizeRule::Letterbox { size: ImageSize::new(416, 320) }),
+    ("letterbox_320x256", ResizeRule::Letterbox { size: ImageSize::new(320, 256) }),
     ("shortest_edge_800", ResizeRule::ShortestEdge { shortest: 800, longest: 1333 }),
     ("longest_side_1024", ResizeRule::LongestSide { side: SAM_SIDE }),
 ];

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
 import torch
 import torchvision
-from transformers import GroundingDinoImageProcessor, GroundingDinoProcessor, PreTrainedTokenizerFast, SamImageProcessor
+from transformers import GroundingDinoImageProcessor, PreTrainedTokenizerFast, SamImageProcessor
 
 
 def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
@@ -47,6 +46,31 @@ def segmenter_processor(bundle: dict, side: int) -> SamImageProcessor:
     )
 
 
+def phrase_spans(tokenizer: PreTrainedTokenizerFast, phrases: list[str]) -> tuple[dict, list[slice]]:
+    """The tokens of the caption of all phrases ("a cat. a dog."), and which of them are each phrase's, full stops aside."""
+    text, edges = "", []
+    for phrase in phrases:
+        text += " " * bool(text)
+        edges.append((len(text), len(text) + len(phrase)))
+        text += f"{phrase}."
+    tokens = tokenizer(text, return_tensors="np", return_offsets_mapping=True)
+    offsets = tokens.pop("offset_mapping")[0]
+    spans = []
+    for phrase, (start, end) in zip(phrases, edges):
+        # Special tokens have no extent.
+        own = [n for n, (a, b) in enumerate(offsets) if start <= a < b <= end]
+        assert own, f"no token for {phrase!r}"
+        spans.append(slice(own[0], own[-1] + 1))
+    return tokens, spans
+
+
+def corners(boxes: np.ndarray, shape) -> np.ndarray:
+    """Boxes as the detector has them (centre and size, relative) as x0, y0, x1, y1 in pixels."""
+    centres, half = boxes[:, :2], boxes[:, 2:] / 2
+    height, width = shape
+    return np.concatenate((centres - half, centres + half), axis=1) * np.array((width, height) * 2, np.float32)
+
+
 def run_lengths(mask: np.ndarray) -> list[int]:
     """COCO's uncompressed run lengths of a mask of 0 and 1."""
     flat = mask.ravel(order="F")
@@ -66,7 +90,6 @@ class PythonPipeline:
 
         tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(models / "detector" / "tokenizer.json"))
         self.detector_processor = detector_processor(self.bundle)
-        self.processor = GroundingDinoProcessor(self.detector_processor, tokenizer)
         self.detector = session(models / "detector" / "detector.onnx", threads)
         self.image_encoder = session(models / "segmenter" / "image_encoder.onnx", threads)
         self.mask_decoder = session(models / "segmenter" / "mask_decoder.onnx", threads)
@@ -76,7 +99,7 @@ class PythonPipeline:
         mask_side = {i.name: i for i in self.mask_decoder.get_inputs()}["mask_input"].shape[2]
         self.no_mask = np.zeros((1, 1, mask_side, mask_side), np.float32)
 
-        text = tokenizer(" ".join(f"{name}." for name in classes), return_tensors="np")
+        text, self.spans = phrase_spans(tokenizer, classes)
         self.input_ids = text["input_ids"].astype(np.int64)
         self.attention_mask = text["attention_mask"].astype(np.int64)
         encoder = session(models / "detector" / "text_encoder.onnx", threads)
@@ -87,7 +110,9 @@ class PythonPipeline:
         return {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
 
     def detect(self, image: np.ndarray):
-        """Boxes in image pixels, labels, scores, and per object the point prompts."""
+        """Boxes in image pixels, scores, class indices, and per object the point prompts. Labels follow the node's default
+        rule (`label_rule: phrase_spans`), or the two would not cut out the same objects.
+        """
         inputs = self.detector_processor(images=image, return_tensors="pt")
         feed = {
             "pixel_values": inputs["pixel_values"].numpy(),
@@ -96,32 +121,31 @@ class PythonPipeline:
             **self.text_inputs(),
         }
         logits, boxes = self.detector.run(["logits", "pred_boxes"], feed)
-        outputs = SimpleNamespace(logits=torch.from_numpy(logits), pred_boxes=torch.from_numpy(boxes))
         thresholds = self.bundle["thresholds"]
-        (found,) = self.processor.post_process_grounded_object_detection(
-            outputs,
-            torch.from_numpy(self.input_ids),
-            threshold=thresholds["box"],
-            text_threshold=thresholds["text"],
-            target_sizes=[image.shape[:2]],
-        )
-        ids = [self.classes.index(label) if label in self.classes else -1 for label in found["text_labels"]]
-        ids = torch.tensor(ids, dtype=torch.int64)
-        known = ids >= 0
-        kept_boxes, scores, ids = found["boxes"][known], found["scores"][known], ids[known]
-        keep = torchvision.ops.batched_nms(kept_boxes, scores, ids, thresholds["nms_iou"])
-        kept_boxes, scores, ids = kept_boxes[keep], scores[keep], ids[keep]
+        # f32[Q, C]: a class has the highest of its tokens' logits, a query the class with the highest of those.
+        by_class = np.stack([logits[0, :, span].max(axis=1) for span in self.spans], axis=1)
+        ids = by_class.argmax(axis=1)
+        scores = 1 / (1 + np.exp(-by_class.max(axis=1)))
+        (kept,) = np.nonzero(scores > thresholds["box"])
+        kept_boxes = corners(boxes[0, kept], image.shape[:2])
+        keep = torchvision.ops.batched_nms(
+            torch.from_numpy(kept_boxes),
+            torch.from_numpy(scores[kept]),
+            torch.from_numpy(ids[kept]),
+            thresholds["nms_iou"],
+        ).numpy()
+        kept, kept_boxes = kept[keep], kept_boxes[keep]
 
         height, width = image.shape[:2]
         centres = boxes[0, :, :2] * (width, height)
-        best = logits[0].max(axis=1)
         points = []
-        for x0, y0, x1, y1 in kept_boxes.numpy():
+        for (x0, y0, x1, y1), identity in zip(kept_boxes, ids[kept]):
             (inside,) = np.nonzero(
                 (centres[:, 0] >= x0) & (centres[:, 0] <= x1) & (centres[:, 1] >= y0) & (centres[:, 1] <= y1)
             )
-            points.append(centres[inside[np.argsort(-best[inside])][: self.points]])
-        return kept_boxes.numpy(), scores.numpy(), ids.numpy(), points
+            best = by_class[inside, identity]
+            points.append(centres[inside[np.argsort(-best)][: self.points]])
+        return kept_boxes, scores[kept], ids[kept], points
 
     def prompts(self, boxes, points, scale: float):
         """SAM's prompts: the points, padding, the two corners of the box."""

@@ -55,6 +55,7 @@ fn scenelex_on(domain: &Domain) -> Command {
     command
 }
 
+/// For what joins no ROS domain.
 fn run(arguments: &[&str]) -> Output {
     scenelex().args(arguments).output().unwrap()
 }
@@ -135,6 +136,8 @@ fn help_names_every_command_and_option() {
 
 #[test]
 fn wrong_input_is_refused_with_the_reason() {
+    // Some find out only on the network that nobody is there.
+    let domain = Domain::unused();
     let bag = "tests/golden/bag/latched";
     let cases: &[(&[&str], &str)] = &[
         (&[], "Usage"),
@@ -162,7 +165,7 @@ fn wrong_input_is_refused_with_the_reason() {
         (&["demo", "--models", "src"], "bundle.toml not found"),
     ];
     for (arguments, reason) in cases {
-        let output = run(arguments);
+        let output = scenelex_on(&domain).args(*arguments).output().unwrap();
         let said = text(&output.stderr);
         assert!(!output.status.success(), "{arguments:?} was accepted");
         assert!(said.contains(reason), "{arguments:?}: `{reason}` is missing in:\n{said}");

@@ -135,7 +135,10 @@ def test_targets_bound_the_list_and_nothing_seen_changes_nothing(node, peer):
         time.sleep(0.1)
     found = refresh_status(status, lambda values: "failures.nothing_recognised" in values)
     assert "stays as it is" in found["message"]
-    assert [entry.label for entry in vocabulary.last.entries] == ["red"]
+    later = [[entry.label for entry in one.entries] for one in vocabulary.topic.take()]
+    assert all(labels == ["red"] for labels in later), "no other list came"
+    masks = camera.serve(compressed(FIRST, 2000))["masks"]
+    assert [one.label for one in masks.masks] == ["red"], "the list is still in force"
 
 
 def test_the_last_good_list_is_in_force_from_the_start(node, peer, tmp_path):
@@ -245,6 +248,29 @@ def test_a_class_that_gets_another_name_keeps_its_own(node, peer, chat):
     more = jpeg(scene({(0, 0): "red", (2, 1): "blue", (3, 2): "green"}))
     found = vocabulary.becomes(["red", "green"], camera, more, 1000)
     assert [list(entry.synonyms) for entry in found.entries if entry.label == "red"] == [["blue"]]
+
+
+def test_one_odd_label_does_not_keep_the_others_out(node, peer, chat):
+    vocabulary = Vocabulary(peer)
+    status = diagnostics(peer)
+    # The tiny tokenizer does not know the character: the detector could not be asked for it.
+    chat.set_answer(lambda request: json.dumps({"objects": [{"label": label, "probability": 0.9} for label in ("red", "杯")]}))
+    camera = Camera(peer, node(PARAMETERS | {
+        "refresh.proposals": "[look]", "llm.url": chat.base_url, "llm.model": "test-model", "llm.key_variable": "SCENELEX_TEST_KEY",
+    }))
+    found = vocabulary.becomes(["red"], camera, FIRST, 1)
+    values = refresh_status(status, lambda values: int(values["refreshes"]) >= 1)
+    assert int(values["refused_labels"]) >= 1 and int(values["changes"]) == 1, values
+    # The same again makes no new version.
+    stamps = iter(range(1000, 10_000))
+
+    def looked_again(values):
+        camera.serve(compressed(SECOND, next(stamps)))
+        return int(values["refreshes"]) >= 2
+
+    values = refresh_status(status, looked_again)
+    assert int(values["changes"]) == 1, values
+    assert all(one.version == found.version for one in vocabulary.topic.take())
 
 
 def test_a_fixed_class_is_nobodys_synonym(node, peer, chat):

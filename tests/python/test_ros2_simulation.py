@@ -151,7 +151,7 @@ def test_the_cameras_pose_is_on_tf(ros2: Ros2, python):  # noqa: F811
 
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_camera_at_once(ros2: Ros2, python, by):  # noqa: F811
+def test_a_signal_ends_the_camera(ros2: Ros2, python, by):  # noqa: F811
     watched = camera(ros2, python, "publish_clock:=true")
     ros2.start("ros2", "topic", "hz", IMAGE)
     watched.wait_for("pictures a second")
@@ -159,7 +159,7 @@ def test_a_signal_ends_the_camera_at_once(ros2: Ros2, python, by):  # noqa: F811
     assert watched.end(by) == 0, watched.output()
     took = time.monotonic() - started
     print(f"ended after {took:.2f} s")
-    assert took < 3, "a second, on a machine that does nothing else"
+    assert took < END, "a second, on a machine that does nothing else"
     assert "Traceback" not in watched.output(), watched.output()
 
 
