@@ -68,6 +68,12 @@ ARGUMENTS = [
         description="Configure and activate by itself at the start. Empty: as the parameter file says, else true.",
     ),
     DeclareLaunchArgument(
+        "box_threshold",
+        default_value="",
+        description="Detections with a score above it are kept, 0.0 to 1.0. Empty: as the parameter file says, else as the detector "
+        "ships.",
+    ),
+    DeclareLaunchArgument(
         "overlay",
         default_value="",
         description="Most overlay pictures a second on ~/overlay/image, 0 for one with every result; none is made while "
@@ -95,6 +101,8 @@ def perception(context):
     named = cameras(given)
     if named:
         parameters["cameras"] = list(named)
+    if given("box_threshold"):
+        parameters["box_threshold"] = float(given("box_threshold"))
     if given("overlay"):
         parameters["overlay.max_rate"] = float(given("overlay"))
     return [

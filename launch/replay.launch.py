@@ -49,6 +49,7 @@ PASSED_ON = {
     "image_transport": ("", "What the bag holds of the images: raw or compressed. Empty: as the parameter file says, else raw."),
     "params_file": ("", "YAML file with the node's parameters. Its use_sim_time and autostart have no effect here: both are true."),
     "classes": ("", "Classes to look for, with commas between them."),
+    "box_threshold": ("", "Detections with a score above it are kept. Empty: as the parameter file says, else as the detector ships."),
     "models_dir": ("", "Folder with the bundles detector/ and segmenter/."),
     "name": ("scenelex", "Name of the node."),
     "namespace": ("", "Namespace of the node."),

@@ -50,6 +50,8 @@ PASSED_ON = {
     "image_transport": ("", "How the pictures reach the node: raw, or compressed as JPEG. Empty: as the parameter file says, "
                         "else raw."),
     "params_file": ("", "YAML file with the perception node's parameters, for one camera. Arguments given here win."),
+    "box_threshold": ("", "Detections with a score above it are kept, 0.0 to 1.0. Empty: as the parameter file says, else 0.5 for "
+                      "the models installed, which finds more than what they ship with."),
     "models_dir": ("", "Folder with the bundles detector/ and segmenter/. Empty: those installed, made for this world."),
     "name": ("scenelex", "Name of the perception node."),
     "namespace": ("", "Namespace of both nodes, for example /robot1."),
@@ -78,6 +80,8 @@ def simulation(context):
     values, node = file_values(given), full_name(given, given("name"))
     sim_time = given("use_sim_time") == "true" if given("use_sim_time") else values.get("use_sim_time") is True
     classes = given("classes") or ("" if values.get("classes") else ", ".join(CATEGORIES))
+    # The shipped threshold is for lists of which much is not there.
+    threshold = given("box_threshold") or ("" if "box_threshold" in values or given("models_dir") else "0.5")
     camera = Node(
         package="scenelex",
         executable="sim_camera",
@@ -92,7 +96,7 @@ def simulation(context):
     image = full_name(given, "/".join(filter(None, [given("camera").strip("/"), "image_raw"])))
     perception = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(PathJoinSubstitution([ThisLaunchFileDir(), "perception.launch.py"])),
-        launch_arguments=[("image", image), *({name: given(name) for name in PASSED_ON} | {"classes": classes}).items()],
+        launch_arguments=[("image", image), *({name: given(name) for name in PASSED_ON} | {"classes": classes, "box_threshold": threshold}).items()],
     )
     if given("rviz") != "true":
         return [camera, perception]
