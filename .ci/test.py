@@ -34,6 +34,8 @@ ALLOWED = [
     "no offscreen OpenGL here",
     "the folder shared/data with the tagger's weights is not there",
     "needs a core to take away",
+    # Of requirements/bench.in: it is large, and only training and export need it.
+    "the Python package torch is not installed",
 ]
 # The one package that requirements/test.in has for some machines only.
 NO_PEER = "the Python package cyclonedds is not installed"
