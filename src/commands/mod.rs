@@ -10,6 +10,8 @@ mod play;
 mod progress;
 mod record;
 mod segment;
+#[cfg(test)]
+mod testing;
 mod vocabulary;
 mod wire;
 

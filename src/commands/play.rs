@@ -355,14 +355,14 @@ impl Drop for ClockThread {
 
 #[cfg(test)]
 mod tests {
-    use std::{path::Path, sync::Mutex};
+    use std::path::Path;
 
     use clap::Parser;
-    use scenelex::ros::transport::{
-        MessageHandler, RawClient, RawServer, RawSubscription, ServiceHandler, TopicInfo, TransportError,
-    };
 
-    use super::*;
+    use super::{
+        super::testing::{Nobody, TestTransport},
+        *,
+    };
 
     #[derive(Parser)]
     struct Line {
@@ -377,76 +377,26 @@ mod tests {
     }
 
     /// A transport built without some types.
-    struct Without {
-        unknown: &'static [&'static str],
-        asked: Mutex<Vec<String>>,
-    }
-
-    struct Nobody;
-
-    impl RawPublisher for Nobody {
-        fn publish(&self, _: Bytes) -> Result<(), TransportError> {
-            Ok(())
-        }
-
-        fn subscribers(&self) -> usize {
-            0
-        }
-
-        fn flush(&self, _: Duration) -> bool {
-            true
-        }
-    }
-
-    const UNSUPPORTED: TransportError = TransportError::Unsupported { transport: "test", ability: "do that" };
-
-    impl Transport for Without {
-        fn node_name(&self) -> &str {
-            "/player"
-        }
-
-        fn advertise(&self, topic: &str, type_name: &str, _: Qos) -> Result<Arc<dyn RawPublisher>, TransportError> {
-            self.asked.lock().unwrap().push(topic.to_owned());
+    fn without(unknown: &'static [&'static str]) -> TestTransport {
+        TestTransport::new(move |topic, type_name| {
             let (what, name) = ("publisher", topic.to_owned());
             if topic == "/taken" {
                 return Err(TransportError::Create { what, name, reason: "no room".to_owned() });
             }
-            if self.unknown.contains(&type_name) {
+            if unknown.contains(&type_name) {
                 let reason = "is unknown here";
                 return Err(TransportError::UnknownType { what, name, type_name: type_name.to_owned(), reason });
             }
             Ok(Arc::new(Nobody))
-        }
-
-        fn subscribe(
-            &self,
-            _: &str,
-            _: &str,
-            _: Qos,
-            _: MessageHandler,
-        ) -> Result<Box<dyn RawSubscription>, TransportError> {
-            Err(UNSUPPORTED)
-        }
-
-        fn serve(&self, _: &str, _: &str, _: ServiceHandler) -> Result<Box<dyn RawServer>, TransportError> {
-            Err(UNSUPPORTED)
-        }
-
-        fn client(&self, _: &str, _: &str) -> Result<Box<dyn RawClient>, TransportError> {
-            Err(UNSUPPORTED)
-        }
-
-        fn topics(&self) -> Vec<TopicInfo> {
-            Vec::new()
-        }
+        })
     }
 
     /// What is played of the golden bag, `/names` and `/colours`, where these types are unknown.
     fn played(unknown: &'static [&'static str], options: &[&str]) -> Result<Vec<String>, String> {
         let args = line(options);
-        let transport = Without { unknown, asked: Mutex::default() };
+        let transport = without(unknown);
         let tracks = advertise(&transport, &Bag::open(&args.bag).unwrap(), &args).map_err(|error| error.to_string());
-        let asked = transport.asked.into_inner().unwrap();
+        let asked = transport.advertised.into_inner().unwrap();
         assert!(asked.iter().all(|topic| asked.iter().filter(|other| *other == topic).count() == 1), "{asked:?}");
         tracks.map(|tracks| tracks.into_values().map(|track| track.name).collect())
     }

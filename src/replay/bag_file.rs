@@ -82,9 +82,14 @@ impl Segment {
         times.sort_unstable();
         let part =
             |group: &[u64]| Some(Self { start: *group.first()?, end: *group.last()?, part: true, ..self.clone() });
-        let groups: Vec<Self> = times.chunk_by(|earlier, later| later - earlier <= TOGETHER).filter_map(part).collect();
-        // Each is a reading of the chunk. Where nothing belongs together, order cannot be bought.
-        if groups.len() <= MAX_GROUPS { groups } else { vec![self] }
+        let mut groups: Vec<Self> =
+            times.chunk_by(|earlier, later| later - earlier <= TOGETHER).filter_map(part).collect();
+        // Each is a reading of the chunk: where nothing belongs together, the rest stays in one.
+        let rest = groups.split_off(groups.len().min(MAX_GROUPS - 1));
+        if let (Some(first), Some(last)) = (rest.first(), rest.last()) {
+            groups.push(Self { end: last.end, ..first.clone() });
+        }
+        groups
     }
 }
 

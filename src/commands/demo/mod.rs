@@ -2,6 +2,7 @@
 
 mod children;
 mod domain;
+mod folder;
 mod overlay;
 mod report;
 mod sheet;

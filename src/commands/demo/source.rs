@@ -71,12 +71,12 @@ impl Source {
 mod tests {
     use scenelex::replay::{RecordedTopic, Recorder, Reliability};
 
-    use super::*;
+    use super::{super::super::testing::Scratch, *};
 
     /// What the demo makes of a bag with a message on each of these topics.
     fn source(test: &str, topics: &[(&str, &str)], camera: &str) -> Result<Source> {
-        let folder = std::env::temp_dir().join(format!("scenelex-source-{}-{test}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&folder);
+        let scratch = Scratch::new(test);
+        let folder = scratch.0.join("bag");
         let mut recorder = Recorder::create(&folder)?;
         for (name, type_name) in topics {
             let sensor = OfferedQos { reliability: Reliability::BestEffort, ..OfferedQos::default() };
@@ -89,9 +89,7 @@ mod tests {
             recorder.write(topic, 1, &[0, 1, 0, 0])?;
         }
         recorder.finish()?;
-        let source = Source::of(&Bag::open(&folder)?, camera);
-        std::fs::remove_dir_all(&folder)?;
-        source
+        Source::of(&Bag::open(&folder)?, camera)
     }
 
     #[test]

@@ -27,6 +27,7 @@ use scenelex::{
 
 use super::{
     super::{interrupt::Interrupt, wire},
+    folder::{SHEET, fresh_bag_folder, remove_pictures},
     overlay::Painter,
     report::{Summary, VocabularyUse},
     sheet,
@@ -43,7 +44,6 @@ const MAX_OPEN_FRAMES: usize = 256;
 const IGNORE: u16 = 255;
 /// Overlay pictures that are made.
 const PICTURES: u64 = 12;
-const SHEET: &str = "contact_sheet.png";
 
 /// What a topic is to the watcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -436,132 +436,23 @@ fn label_values(view: CdrView<'_>) -> Result<(Stamp, Vec<u16>)> {
     Ok((Stamp::from(image.header.stamp), values))
 }
 
-/// Whether a file of that name is a picture that a demo makes.
-fn is_picture(name: &str) -> bool {
-    let number = name.strip_prefix("overlay_").and_then(|rest| rest.strip_suffix(".png"));
-    name == SHEET || number.is_some_and(|digits| digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_digit()))
-}
-
-/// Takes away the pictures of an earlier demo: those of this one may be fewer, and would lie between them.
-fn remove_pictures(folder: &Path) -> Result<()> {
-    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    for entry in entries.flatten() {
-        if entry.file_name().to_str().is_some_and(is_picture) {
-            let path = entry.path();
-            std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
-        }
-    }
-    Ok(())
-}
-
-/// The folder of the recording, without the bag of an earlier demo.
-fn fresh_bag_folder(folder: &Path) -> Result<PathBuf> {
-    let bag = folder.join("bag");
-    // Only what this program writes is taken away; anything else makes the recorder refuse the folder.
-    for file in ["bag_0.mcap", "metadata.yaml"] {
-        match std::fs::remove_file(bag.join(file)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot replace {}", bag.join(file).display()));
-            }
-            _ => {}
-        }
-    }
-    Ok(bag)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{fs, sync::Mutex};
-
-    use bytes::Bytes;
     use scenelex::ros::{
-        TransportError, cdr,
+        cdr,
         messages::CompressedImage,
-        transport::{
-            Durability, MessageHandler, RawClient, RawPublisher, RawServer, Reliability, ServiceHandler, TopicInfo,
-        },
+        transport::{Durability, Reliability},
     };
 
-    use super::{super::source::Offered, *};
+    use super::{
+        super::super::testing::{Nobody, Scratch, TestTransport},
+        super::source::Offered,
+        *,
+    };
 
     /// A transport on which nothing ever comes.
-    #[derive(Default)]
-    struct Silent {
-        subscribed: Mutex<Vec<(String, String, Qos)>>,
-    }
-
-    struct Nobody;
-
-    impl RawPublisher for Nobody {
-        fn publish(&self, _: Bytes) -> Result<(), TransportError> {
-            Ok(())
-        }
-
-        fn subscribers(&self) -> usize {
-            0
-        }
-
-        fn flush(&self, _: Duration) -> bool {
-            true
-        }
-    }
-
-    impl RawSubscription for Nobody {
-        fn publishers(&self) -> usize {
-            0
-        }
-    }
-
-    const UNSUPPORTED: TransportError = TransportError::Unsupported { transport: "test", ability: "do that" };
-
-    impl Transport for Silent {
-        fn node_name(&self) -> &str {
-            "/demo"
-        }
-
-        fn advertise(&self, _: &str, _: &str, _: Qos) -> Result<Arc<dyn RawPublisher>, TransportError> {
-            Ok(Arc::new(Nobody))
-        }
-
-        fn subscribe(
-            &self,
-            topic: &str,
-            type_name: &str,
-            qos: Qos,
-            _: MessageHandler,
-        ) -> Result<Box<dyn RawSubscription>, TransportError> {
-            self.subscribed.lock().unwrap().push((topic.to_owned(), type_name.to_owned(), qos));
-            Ok(Box::new(Nobody))
-        }
-
-        fn serve(&self, _: &str, _: &str, _: ServiceHandler) -> Result<Box<dyn RawServer>, TransportError> {
-            Err(UNSUPPORTED)
-        }
-
-        fn client(&self, _: &str, _: &str) -> Result<Box<dyn RawClient>, TransportError> {
-            Err(UNSUPPORTED)
-        }
-
-        fn topics(&self) -> Vec<TopicInfo> {
-            Vec::new()
-        }
-    }
-
-    struct Scratch(PathBuf);
-
-    impl Scratch {
-        fn new(test: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("scenelex-watcher-{}-{test}", std::process::id()));
-            let _ = fs::remove_dir_all(&path);
-            fs::create_dir_all(&path).unwrap();
-            Self(path)
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
+    fn silent() -> TestTransport {
+        TestTransport::new(|_, _| Ok(Arc::new(Nobody)))
     }
 
     fn offered(name: &str, type_name: &str, qos: OfferedQos) -> Offered {
@@ -581,7 +472,7 @@ mod tests {
 
     #[test]
     fn what_is_played_is_subscribed_to_as_it_is_offered() {
-        let (scratch, transport) = (Scratch::new("qos"), Silent::default());
+        let (scratch, transport) = (Scratch::new("qos"), silent());
         Watcher::start(&transport, &scratch.0, &source(true)).unwrap();
         let subscribed = transport.subscribed.into_inner().unwrap();
         let found = |name: &str| subscribed.iter().find(|(topic, ..)| topic == name).unwrap();
@@ -605,7 +496,7 @@ mod tests {
         };
         for with_truth in [false, true] {
             let scratch = Scratch::new(&format!("predictions-{with_truth}"));
-            let transport = Silent::default();
+            let transport = silent();
             let mut watcher = Watcher::start(&transport, &scratch.0, &source(with_truth)).unwrap();
             let names: Vec<String> =
                 transport.subscribed.lock().unwrap().iter().map(|(topic, ..)| topic.clone()).collect();
@@ -616,28 +507,5 @@ mod tests {
             let kept = watcher.frames.values().filter(|frame| frame.predicted.is_some()).count();
             assert_eq!(kept, usize::from(with_truth));
         }
-    }
-
-    #[test]
-    fn pictures_of_an_earlier_demo_are_taken_away() {
-        let scratch = Scratch::new("pictures");
-        let file = |name: &str| scratch.0.join(name);
-        let (old, others) = (
-            ["overlay_01.png", "overlay_12.png", "contact_sheet.png"],
-            [
-                "overlay_1.png",
-                "overlay_ab.png",
-                "overlay_001.png",
-                "my_overlay_01.png",
-                "overlay_01.jpg",
-                "summary.json",
-            ],
-        );
-        for name in old.iter().chain(&others) {
-            fs::write(file(name), "an earlier one").unwrap();
-        }
-        Watcher::start(&Silent::default(), &scratch.0, &source(false)).unwrap();
-        assert!(old.iter().all(|name| !file(name).exists()));
-        assert!(others.iter().all(|name| file(name).exists()));
     }
 }
