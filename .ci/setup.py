@@ -35,8 +35,7 @@ ELSEWHERE = """\
   clang with libclang, Python 3.11 to 3.13 with venv and pip; for the vocabulary loop without a language model
   also WordNet 3.0's database files (then set refresh.lexicon to their folder). For example
     Fedora:  dnf install gcc-c++ pkgconf-pkg-config opencv-devel clang clang-devel python3
-    Arch:    pacman -S gcc pkgconf opencv clang python
-    macOS:   brew install pkgconf opencv llvm python@3.12"""
+    Arch:    pacman -S gcc pkgconf opencv clang python"""
 
 
 class Failed(Exception):

@@ -16,6 +16,12 @@
 //! To follow the second loop, which rewrites the class list: `ros::refresh` (its thread, and how an image gets there) →
 //! [`vocabulary::refresh`] (one look, from image to list) → [`vocabulary`].
 //!
+//! It follows four papers, which comments cite by these names: *LLM refinement* (Huang, Iizuka, Fukui: Training-Free
+//! Zero-Shot Semantic Segmentation with LLM Refinement), *LLM2Labels* (LLM2Labels: Zero-Shot Dataset Summarizing and
+//! Labeling Using Foundational LLM Models), *LLM-supervision* (Sun et al.: Training-Free Semantic Segmentation via
+//! LLM-Supervision) and *Zero-guidance Segmentation* (Rewatbowornwong et al.: Zero-guidance Segmentation Using Zero Segment
+//! Labels).
+//!
 //! Imports point one way: `types ← imaging ← inference ← pipeline ← {ros, replay} ← commands`; [`vocabulary`] imports
 //! `types` only.
 

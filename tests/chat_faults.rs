@@ -8,7 +8,7 @@ use std::{
     net::TcpStream,
     path::PathBuf,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use scenelex::vocabulary::chat::{
@@ -273,6 +273,36 @@ fn the_breaker_opens_and_lets_a_trial_through() {
     server.fault(&json!({"fault": "none"}));
     assert_eq!(runtime.block_on(ask(&recovers)).unwrap(), GOOD);
     assert_eq!(recovers.status().breaker, BreakerStatus::Closed);
+}
+
+#[test]
+fn the_endpoints_word_goes_beyond_pauses_of_our_own() {
+    let server = Server::start();
+    let runtime = runtime();
+    let hour = Duration::from_secs(3600);
+    let date = httpdate::fmt_http_date(SystemTime::now() + hour);
+    for wish in [json!(3600), json!(date)] {
+        server.fault(&json!({"fault": "rate_limit", "retry_after": wish}));
+        let config = server.config();
+        assert!(config.breaker.max_pause < hour);
+        let client = client(config);
+        assert_eq!(word(&runtime.block_on(ask(&client))), "rate_limited");
+        let status = client.status();
+        // Less what the test itself takes.
+        let long = hour - Duration::from_secs(300)..=hour;
+        assert!(
+            matches!(status.breaker, BreakerStatus::Open { retry_in } if long.contains(&retry_in)),
+            "{wish}: {:?}",
+            status.breaker
+        );
+        let refused = runtime.block_on(ask(&client));
+        assert_eq!(word(&refused), "open");
+        // Whoever asks is told when it is tried again.
+        let message = refused.unwrap_err().to_string();
+        let seconds = message.split(' ').find_map(|part| part.parse::<u64>().ok()).unwrap();
+        assert!(long.contains(&Duration::from_secs(seconds)), "{message}");
+        assert_eq!(client.status().requests, 1);
+    }
 }
 
 #[test]

@@ -51,6 +51,22 @@ fn names_without_rules_stay_and_the_first_rule_wins() {
     assert_eq!(node.resolve("image/compressed").unwrap(), "/image/compressed");
 }
 
+/// As `rcl_remap_node_name` and `rcl_remap_node_namespace` do it: the first rule that is for this node; the namespace's are
+/// compared with the name as it has become.
+#[test]
+fn the_nodes_own_names_follow_the_first_rule_for_it() {
+    for (line, expected) in [
+        ("-r other:__ns:=/x -r other:__node:=y", "/scenelex"),
+        ("-r other:__node:=y -r __node:=eyes -r __node:=ears", "/eyes"),
+        ("-r __ns:=/a -r __ns:=/b", "/a/scenelex"),
+        ("-r scenelex:__node:=eyes -r scenelex:__ns:=/old -r eyes:__ns:=/new", "/new/eyes"),
+        ("-r eyes:__node:=ears -r __name:=eyes", "/eyes"),
+    ] {
+        let node = parse(&format!("--ros-args {line}")).unwrap().identity("scenelex").unwrap();
+        assert_eq!(node.full_name(), expected, "{line}");
+    }
+}
+
 #[test]
 fn a_second_remapping_can_be_forestalled() {
     let node = parse("--ros-args -r ~/masks:=/first -r /first:=/second -r /a:=/b -r /b:=/a -r /a:=/c").unwrap();

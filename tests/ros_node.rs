@@ -125,11 +125,13 @@ fn the_node_follows_its_arguments_and_loses_no_result_at_its_end() {
         "image:=/camera",
         "-r",
         "~/masks:=/masks",
+        "-r",
+        "/clock:=/sim_clock",
     ];
     let domain = Domain::unused();
     let node = Node::start(&domain, &arguments);
     let peer = join(&domain);
-    let clock = Publisher::<Clock>::new(&peer, "/clock", Qos::RELIABLE).unwrap();
+    let clock = Publisher::<Clock>::new(&peer, "/sim_clock", Qos::RELIABLE).unwrap();
     let camera = Publisher::<Image>::new(&peer, "/camera", Qos::LATEST).unwrap();
     let (masks, masks_subscription) = receive::<LabeledMaskArray>(&peer, "/masks", Qos::RELIABLE);
     let (vocabularies, _vocabulary) = receive::<Vocabulary>(&peer, "/robot/scenelex/vocabulary", Qos::LATCHED);

@@ -36,8 +36,12 @@ use tracing_subscriber::{layer::SubscriberExt, registry};
 const LONG: Duration = Duration::from_secs(30);
 
 fn join(name: &str, domain: &Domain) -> DdsTransport {
+    join_by_number(name, &domain.id.to_string())
+}
+
+fn join_by_number(name: &str, domain: &str) -> DdsTransport {
     let environment = Environment::from_lookup(|variable| match variable {
-        "ROS_DOMAIN_ID" => Some(domain.id.to_string()),
+        "ROS_DOMAIN_ID" => Some(domain.to_owned()),
         "ROS_LOCALHOST_ONLY" => Some("1".to_owned()),
         _ => None,
     });
@@ -110,20 +114,45 @@ fn a_topic_is_listed_with_what_all_its_publishers_offer() {
 }
 
 #[test]
-fn latched_messages_reach_late_subscribers() {
+fn late_subscribers_get_the_newest_state_and_nothing_older() {
     let domain = Domain::unused();
     let (a, b) = (join("a", &domain), join("b", &domain));
-    let publisher = Publisher::<LabelInfo>::new(&a, "/info", Qos::LATCHED).unwrap();
-    for id in [1, 2] {
+    let publisher = Publisher::<LabelInfo>::of_state(&a, "/info").unwrap();
+    for id in 1..=4 {
         let class_map = vec![VisionClass { class_id: id, class_name: "mug".to_owned() }];
-        publisher.publish(&LabelInfo { class_map, ..LabelInfo::default() }).unwrap();
+        let state = LabelInfo { class_map, ..LabelInfo::default() };
+        until("there is room", || publisher.publish(&state).is_ok());
     }
+    // RustDDS cleans up every 6 s; until then it has everything.
+    std::thread::sleep(Duration::from_secs(8));
     let (sender, received) = sink();
     let _subscription = subscribe::<LabelInfo, _>(&b, "/info", Qos::LATCHED, move |message| {
         sender.send(message.class_map[0].class_id).unwrap();
     });
-    // The history holds one: the newest.
-    until("the newest", || received.recv_timeout(LONG).unwrap() == 2);
+    assert_eq!(received.recv_timeout(LONG).unwrap(), 4);
+    while let Ok(id) = received.recv_timeout(Duration::from_millis(500)) {
+        assert_eq!(id, 4, "it may come twice");
+    }
+}
+
+#[test]
+fn subscribers_get_every_state_once() {
+    let domain = Domain::unused();
+    let (a, b) = (join("a", &domain), join("b", &domain));
+    let publisher = Publisher::<StringMessage>::of_state(&a, "/state").unwrap();
+    publisher.publish(&StringMessage { data: "0".to_owned() }).unwrap();
+    let (sender, received) = sink();
+    let _subscription =
+        subscribe::<StringMessage, _>(&b, "/state", Qos::LATCHED, move |m| sender.send(m.data).unwrap());
+    until("matched", || publisher.raw().subscribers() == 1);
+    assert_eq!(received.recv_timeout(LONG).unwrap(), "0");
+    for number in 1..20 {
+        let state = StringMessage { data: number.to_string() };
+        // While the one before is not acknowledged there is no room.
+        until("there is room", || publisher.publish(&state).is_ok());
+        assert_eq!(received.recv_timeout(LONG).unwrap(), state.data);
+    }
+    assert!(received.recv_timeout(Duration::from_millis(200)).is_err());
 }
 
 #[test]
@@ -191,6 +220,60 @@ fn services_answer_the_one_who_asked() {
             let response = call::<SetVocabulary>(&**client, &request, LONG).unwrap();
             assert_eq!((response.message, response.version), (format!("{who}+{round}"), 7));
         }
+    }
+}
+
+/// Where this is set, the test of the same name is a process that another test starts and stops.
+const STANDSTILL: &str = "SCENELEX_TEST_DOMAIN_OF_A_CLIENT_THAT_STANDS_STILL";
+
+#[test]
+fn a_client_that_stands_still() {
+    let Ok(domain) = std::env::var(STANDSTILL) else { return };
+    let node = join_by_number("still", &domain);
+    let client = node.client("/test/a/set_vocabulary", "scenelex/srv/SetVocabulary").unwrap();
+    let request = SetVocabularyRequest { classes: vec!["still".to_owned()], entries: Vec::new() };
+    call::<SetVocabulary>(&*client, &request, LONG).unwrap();
+    // Until it is killed.
+    std::thread::sleep(2 * LONG);
+}
+
+/// A process that is killed at the end.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_client_that_stands_still_does_not_keep_others_from_their_answers() {
+    let domain = Domain::unused();
+    let (a, b) = (join("a", &domain), join("b", &domain));
+    let (sender, asked) = sink();
+    let _server = serve::<SetVocabulary, _>(&a, "/test/a/set_vocabulary", move |request| {
+        sender.send(request.classes.join("+")).unwrap();
+        SetVocabularyResponse { version: 7, ..SetVocabularyResponse::default() }
+    });
+    let still = Command::new(std::env::current_exe().unwrap())
+        .args(["a_client_that_stands_still", "--exact"])
+        .env(STANDSTILL, domain.id.to_string())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let still = Process(still.unwrap());
+    assert_eq!(asked.recv_timeout(LONG).unwrap(), "still");
+    let client = b.client("/test/a/set_vocabulary", "scenelex/srv/SetVocabulary").unwrap();
+    let ask = || {
+        let response = call::<SetVocabulary>(&*client, &SetVocabularyRequest::default(), Duration::from_secs(5));
+        response.map(|response| response.version)
+    };
+    assert_eq!(ask().unwrap(), 7);
+    let stopped = Command::new("kill").args(["-STOP", &still.0.id().to_string()]).status();
+    assert!(stopped.unwrap().success());
+    for number in 0..40 {
+        assert!(matches!(ask(), Ok(7)), "call {number}");
     }
 }
 

@@ -48,7 +48,7 @@ Examples:
   scenelex play models/sim/demo_bag --loop
   scenelex record /scenelex/masks /camera/image_raw --out my_bag
   scenelex vocabulary models/sim/demo_bag
-  scenelex segment kitchen.jpg --classes \"mug, kettle, chair\"
+  scenelex segment models/sim/example.jpg --classes \"bucket, traffic cone, bowl\"
 
 ROS_DOMAIN_ID, ROS_LOCALHOST_ONLY and ROS_AUTOMATIC_DISCOVERY_RANGE are read as ROS 2 reads them.";
 
@@ -94,8 +94,19 @@ const INTERRUPTED: u8 = 130;
 
 fn fail(error: &anyhow::Error) -> ExitCode {
     // Nothing is left to be done when stderr is closed.
-    let _ = writeln!(io::stderr(), "scenelex: {error:#}");
+    let _ = writeln!(io::stderr(), "scenelex: {}", told_once(error));
     ExitCode::FAILURE
+}
+
+/// An error and its causes in one line; a cause that the error before it quotes is not told again.
+fn told_once(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !line.ends_with(&cause) {
+            line = if line.is_empty() { cause } else { format!("{line}: {cause}") };
+        }
+    }
+    line
 }
 
 /// What libraries may say. RustDDS warns about every packet it would not send beyond this machine when the node was told
@@ -126,4 +137,16 @@ fn start_logging(level: Option<&str>, graph: Option<LogLayer>) -> anyhow::Result
 /// A line on stdout. A reader that went away (`| head`) is no error.
 fn say(line: &str) {
     let _ = writeln!(io::stdout(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_that_is_quoted_is_not_told_again() {
+        let error = anyhow::anyhow!("no such file").context("cannot read a.yaml: no such file").context("the node");
+        assert_eq!(told_once(&error), "the node: cannot read a.yaml: no such file");
+        assert_eq!(told_once(&anyhow::anyhow!("b").context("a")), "a: b");
+    }
 }

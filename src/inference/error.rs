@@ -79,7 +79,9 @@ pub enum InferenceError {
         limit: usize,
     },
     /// An execution provider was asked for that this ONNX Runtime cannot offer.
-    #[error("execution provider {provider}: {reason}")]
+    #[error(
+        "execution provider {provider}: {reason}; it needs a build of ONNX Runtime that has it (parameter onnxruntime_library)"
+    )]
     Provider {
         /// The provider's name.
         provider: &'static str,

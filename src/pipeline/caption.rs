@@ -1,5 +1,5 @@
 //! A captioner as a source of proposals: several captions are sampled for each view, their nouns are proposed (LLM2Labels,
-//! section 3.3), and the likeliest caption goes to pre-refinement (paper 001).
+//! section 3.3), and the likeliest caption goes to pre-refinement (LLM refinement).
 
 use std::{path::Path, sync::Arc};
 

@@ -1,7 +1,7 @@
 //! Post-refinement: which class of the vocabulary a detector's phrase stands for.
 //!
 //! A detector that names things by its own tokens ([`super::LabelRule::TokenLabels`]) may say "table" where the list says
-//! "dining table" (paper 001, section 3.3.2). The frame loop only looks phrases up; one that is not in the table yet goes
+//! "dining table" (LLM refinement, section 3.3.2). The frame loop only looks phrases up; one that is not in the table yet goes
 //! to whoever fills it, without waiting, and its detection stays unlabelled until the answer is there.
 
 use std::{collections::HashMap, sync::Arc};

@@ -133,7 +133,8 @@ pub struct Snapshot {
     pub dropped: u64,
     /// Images that could not be processed, by the kind of error.
     pub bad: BTreeMap<&'static str, u64>,
-    /// Results per second over the last frames (at most 512, at most the last 10 s); 0 for fewer than two.
+    /// Results per second over the last frames: those of the last 10 s, at most 512, but the last two in any case; 0 for fewer
+    /// than two.
     pub rate_hz: f64,
     /// Percentiles over the last frames (at most 512), by stage.
     pub stages: BTreeMap<Stage, Percentiles>,
@@ -222,10 +223,12 @@ impl Statistics {
 
     fn rate(&self, now: Instant) -> f64 {
         const RECENT: Duration = Duration::from_secs(10);
-        let recent = || self.finished.iter().filter(|t| now.saturating_duration_since(**t) <= RECENT);
-        let (Some(first), count) = (recent().min(), recent().count()) else { return 0.0 };
-        let span = now.saturating_duration_since(*first).as_secs_f64();
-        if count < 2 || span <= 0.0 { 0.0 } else { (count - 1) as f64 / span }
+        let mut ages: Vec<Duration> = self.finished.iter().map(|t| now.saturating_duration_since(*t)).collect();
+        ages.sort_unstable();
+        // Slow models finish fewer in that time, and yet work.
+        let count = ages.partition_point(|age| *age <= RECENT).max(2);
+        let Some(span) = ages.get(count - 1).map(Duration::as_secs_f64) else { return 0.0 };
+        if span <= 0.0 { 0.0 } else { (count - 1) as f64 / span }
     }
 }
 
@@ -260,6 +263,20 @@ mod tests {
         assert_eq!(snapshot.stages[&Stage::Total].p50, ms(343), "frames 88 to 599 are kept");
         assert_eq!(snapshot.stages[&Stage::Overhead].max, ms(300));
         assert!((snapshot.rate_hz - 10.0).abs() < 1e-9, "{}", snapshot.rate_hz);
+    }
+
+    #[test]
+    fn a_result_in_twelve_seconds_is_a_rate_too() {
+        let mut statistics = Statistics::new();
+        let start = Instant::now();
+        let rate = |statistics: &Statistics, now: u64| statistics.snapshot(start + ms(now)).rate_hz;
+        statistics.count_processed(&StageDurations::default(), start);
+        assert!(rate(&statistics, 1000) == 0.0, "one says nothing");
+        for finished in [12_000, 24_000] {
+            statistics.count_processed(&StageDurations::default(), start + ms(finished));
+        }
+        assert!((rate(&statistics, 24_000) - 1.0 / 12.0).abs() < 1e-9);
+        assert!((rate(&statistics, 32_000) - 1.0 / 20.0).abs() < 1e-9, "it falls while nothing comes");
     }
 
     #[test]

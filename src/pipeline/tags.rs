@@ -1,4 +1,4 @@
-//! An image tagger as a source of proposals (paper 001: RAM++ before pre-refinement).
+//! An image tagger as a source of proposals (LLM refinement: RAM++ before pre-refinement).
 
 use std::path::Path;
 

@@ -69,10 +69,10 @@ pub enum ParameterSource {
 pub struct RosArguments {
     /// Topic and service remappings; the first that matches is used.
     pub remaps: Vec<Remap>,
-    /// `__node` or `__name`.
-    pub node_name: Option<String>,
-    /// `__ns`, normalised.
-    pub namespace: Option<String>,
+    /// `__node` and `__name`; the first for this node is used.
+    pub node_names: Vec<Remap>,
+    /// `__ns`, normalised; the first for this node is used.
+    pub namespaces: Vec<Remap>,
     /// `-p` and `--params-file`.
     pub parameters: Vec<ParameterSource>,
     /// `--log-level LEVEL`, in tracing's words.
@@ -137,18 +137,16 @@ impl RosArguments {
 
     fn parse_remap(&mut self, flag: &str, rule: &str) -> Result<(), ArgumentError> {
         let (node, from, to) = split_rule(flag, rule, "from:=to")?;
-        match from {
+        let (rules, to) = match from {
             "__node" | "__name" => {
                 names::check_node_name(to)?;
-                self.node_name = Some(to.to_owned());
+                (&mut self.node_names, to.to_owned())
             }
-            "__ns" => self.namespace = Some(names::normalise_namespace(to)?),
-            _ => {
-                let from =
-                    from.strip_prefix("rostopic://").or_else(|| from.strip_prefix("rosservice://")).unwrap_or(from);
-                self.remaps.push(Remap { node, from: from.to_owned(), to: to.to_owned() });
-            }
-        }
+            "__ns" => (&mut self.namespaces, names::normalise_namespace(to)?),
+            _ => (&mut self.remaps, to.to_owned()),
+        };
+        let from = from.strip_prefix("rostopic://").or_else(|| from.strip_prefix("rosservice://")).unwrap_or(from);
+        rules.push(Remap { node, from: from.to_owned(), to });
         Ok(())
     }
 
@@ -158,20 +156,26 @@ impl RosArguments {
         Ok(())
     }
 
-    /// The node's identity under these arguments.
+    /// The node's identity under these arguments. As in rcl, rules for a node name that node: its name as it was where
+    /// they are about that name, else the new one.
     ///
     /// # Errors
     /// [`InvalidName`] for a bad default name.
     pub fn identity(&self, default_name: &str) -> Result<NodeIdentity, InvalidName> {
-        let name = self.node_name.clone().unwrap_or_else(|| default_name.to_owned());
-        names::check_node_name(&name)?;
-        let remaps = self.remaps.iter().filter(|rule| rule.node.as_ref().is_none_or(|node| *node == name)).cloned();
+        let name = rules_for(&self.node_names, default_name).next().map_or(default_name, |rule| rule.to.as_str());
+        names::check_node_name(name)?;
+        let namespace = rules_for(&self.namespaces, name).next().map_or("/", |rule| rule.to.as_str());
         Ok(NodeIdentity {
-            namespace: self.namespace.clone().unwrap_or_else(|| "/".to_owned()),
-            remaps: remaps.collect(),
-            name,
+            name: name.to_owned(),
+            namespace: namespace.to_owned(),
+            remaps: rules_for(&self.remaps, name).cloned().collect(),
         })
     }
+}
+
+/// Those of `rules` that are meant for this node or for all.
+fn rules_for<'r>(rules: &'r [Remap], node: &str) -> impl Iterator<Item = &'r Remap> {
+    rules.iter().filter(move |rule| rule.node.as_ref().is_none_or(|meant| meant == node))
 }
 
 /// `[node:]left:=right`. A node prefix is a plain name before a single colon; `rostopic://` is none.

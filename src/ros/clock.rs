@@ -9,8 +9,10 @@ use std::{
 };
 
 use super::{
+    arguments::NodeIdentity,
     messages::Clock,
-    transport::{Qos, RawSubscription, Transport, TransportError, subscribe},
+    node::NodeError,
+    transport::{Qos, RawSubscription, Transport, subscribe},
 };
 use crate::types::Stamp;
 
@@ -45,17 +47,18 @@ pub struct NodeClock {
 }
 
 impl NodeClock {
-    /// The system's clock, or `/clock` when `use_sim_time`.
+    /// The system's clock, or `/clock`, remapped as every name, when `use_sim_time`.
     ///
     /// # Errors
-    /// [`TransportError::Create`].
-    pub fn new(transport: &dyn Transport, use_sim_time: bool) -> Result<Self, TransportError> {
+    /// [`NodeError`] when there is no such topic.
+    pub fn new(transport: &dyn Transport, identity: &NodeIdentity, use_sim_time: bool) -> Result<Self, NodeError> {
         if !use_sim_time {
             return Ok(Self { time: NodeTime { simulated: None }, _subscription: None });
         }
         let nanos = Arc::new(AtomicI64::new(0));
         let target = Arc::clone(&nanos);
-        let subscription = subscribe::<Clock, _>(transport, "/clock", Qos::LATEST, move |message| {
+        let topic = identity.resolve("/clock")?;
+        let subscription = subscribe::<Clock, _>(transport, &topic, Qos::LATEST, move |message| {
             target.store(Stamp::from(message.clock).as_nanos(), Ordering::Relaxed);
         })?;
         Ok(Self { time: NodeTime { simulated: Some(nanos) }, _subscription: Some(subscription) })

@@ -174,7 +174,9 @@ fn frames(part: &Part<'_>, working: &Working<'_>, camera: &CameraReport<'_>, kno
     } else if newly_bad > 0 {
         (DiagnosticStatus::WARN, format!("{newly_bad} images could not be processed"))
     } else {
-        (DiagnosticStatus::OK, format!("{:.1} results per second", counts.rate_hz))
+        // Slow models have a rate too.
+        let decimals = if counts.rate_hz < 1.0 { 2 } else { 1 };
+        (DiagnosticStatus::OK, format!("{:.decimals$} results per second", counts.rate_hz))
     };
 
     let mut values = vec![
@@ -277,6 +279,7 @@ fn refresh(part: &Part<'_>, refresh: &RefreshStatus, now: Instant) -> Diagnostic
             value("llm.requests", &chat.requests),
             value("llm.replies", &chat.replies),
             value("llm.replayed", &chat.replayed),
+            value("llm.unrecorded", &chat.unrecorded),
             value("llm.breaker", &breaker(chat.breaker)),
             value("llm.requests_left_this_hour", &chat.requests_left_this_hour),
         ]);
@@ -407,6 +410,8 @@ mod tests {
         assert_eq!(after(&mut statistics, 110, true, Some(1)).0, DiagnosticStatus::OK);
         assert_eq!(after(&mut statistics, 123, true, Some(1)).0, DiagnosticStatus::OK);
         assert_eq!(after(&mut statistics, 124, true, Some(1)).1, "no result for 14 s although images arrive");
+        statistics.count_processed(&slow, start + seconds(125));
+        assert_eq!(after(&mut statistics, 126, true, Some(1)).1, "0.06 results per second", "two in the last 16 s");
         statistics.count_bad("codec");
         assert_eq!(after(&mut statistics, 124, true, Some(1)).1, "1 images could not be processed");
     }

@@ -11,13 +11,13 @@ use crossbeam::channel::Receiver;
 
 use super::{
     Qos,
+    announcer::Announcer,
     arguments::NodeIdentity,
     clock::NodeTime,
-    convert,
     diagnostics::{CameraReport, Working},
     frames::{FrameLoop, Frames, Tuning},
     intake::Intake,
-    messages::{CompressedImage, Image, LabelInfo, RosMessage, Vocabulary},
+    messages::{CompressedImage, Image, RosMessage},
     models::Loaded,
     node::NodeError,
     outputs::Outputs,
@@ -27,7 +27,7 @@ use super::{
     requests::{Enabling, Refreshing, VocabularyRequests},
     segment::Segmenting,
     settings::Settings,
-    transport::{Publisher, RawSubscription, Transport, TransportError},
+    transport::{MessageHandler, RawSubscription, Transport, TransportError},
 };
 use crate::{
     inference::Thresholds,
@@ -46,7 +46,6 @@ struct Camera {
     topic: String,
     /// `None` while inactive.
     images: Option<Box<dyn RawSubscription>>,
-    label_info: Publisher<LabelInfo>,
 }
 
 impl Camera {
@@ -55,16 +54,27 @@ impl Camera {
         if name.is_empty() { "~".to_owned() } else { format!("~/{name}") }
     }
 
-    fn new(on: &dyn Transport, identity: &NodeIdentity, name: &str) -> Result<Self, NodeError> {
+    fn new(identity: &NodeIdentity, name: &str) -> Result<Self, NodeError> {
         let topic = if name.is_empty() { "image".to_owned() } else { format!("{name}/image") };
-        let label_info = format!("{}/semantic/label_info", Self::base(name));
-        Ok(Self {
-            name: name.to_owned(),
-            topic: identity.resolve(&topic)?,
-            images: None,
-            label_info: Publisher::new(on, &identity.resolve(&label_info)?, Qos::LATCHED)?,
-        })
+        Ok(Self { name: name.to_owned(), topic: identity.resolve(&topic)?, images: None })
     }
+}
+
+/// Subscribes to the images of all `cameras` or, where that fails for one, of none.
+fn take_images(
+    cameras: &mut [Camera],
+    on: &dyn Transport,
+    (image_type, qos): (&str, Qos),
+    handler: impl Fn(usize) -> MessageHandler,
+) -> Result<(), TransportError> {
+    let taken: Result<(), TransportError> = cameras.iter_mut().enumerate().try_for_each(|(index, camera)| {
+        camera.images = Some(on.subscribe(&camera.topic, image_type, qos, handler(index))?);
+        Ok(())
+    });
+    if taken.is_err() {
+        cameras.iter_mut().for_each(|camera| camera.images = None);
+    }
+    taken
 }
 
 /// A configured node.
@@ -86,8 +96,7 @@ pub struct Engine {
     enabling: Enabling,
     segmenting: Segmenting,
     refresh: Option<Refreshing>,
-    vocabulary_topic: Publisher<Vocabulary>,
-    time: NodeTime,
+    announcer: Arc<Announcer>,
 }
 
 impl Engine {
@@ -107,7 +116,7 @@ impl Engine {
         // Names first: nothing runs yet that would have to be stopped.
         let unnamed = [String::new()];
         let names_of = if settings.cameras.is_empty() { &unnamed[..] } else { &settings.cameras };
-        let cameras = names_of.iter().map(|name| Camera::new(on, identity, name)).collect::<Result<Vec<_>, _>>()?;
+        let cameras = names_of.iter().map(|name| Camera::new(identity, name)).collect::<Result<Vec<_>, _>>()?;
         let worker = Arc::new(worker);
         let changes = vocabulary.subscribe();
         set_first_classes(settings, &worker)?;
@@ -117,7 +126,8 @@ impl Engine {
         let (qos, interval) = (settings.results_qos, settings.overlay_interval);
         let outputs = |camera: &Camera| Outputs::new(on, identity, &Camera::base(&camera.name), qos, interval);
         let outputs = cameras.iter().map(outputs).collect::<Result<Vec<_>, _>>()?;
-        let vocabulary_topic = Publisher::new(on, &identity.resolve("~/vocabulary")?, Qos::LATCHED)?;
+        let bases = cameras.iter().map(|camera| Camera::base(&camera.name));
+        let announcer = Announcer::new(on, identity, bases, vocabulary.clone(), Arc::clone(&tuning), time)?;
         let requests = VocabularyRequests::start(on, identity, &worker, &vocabulary, limits)?;
 
         let (refresh, tap) = match refresh {
@@ -161,8 +171,7 @@ impl Engine {
             enabling,
             segmenting,
             refresh,
-            vocabulary_topic,
-            time,
+            announcer: Arc::new(announcer),
         };
         // Those that came into use already are announced here, once.
         while engine.changes.try_recv().is_ok() {}
@@ -176,9 +185,13 @@ impl Engine {
     /// [`TransportError::Create`].
     pub fn activate(&mut self, on: &dyn Transport) -> Result<(), TransportError> {
         let image_type = if self.compressed { CompressedImage::TYPE } else { Image::TYPE };
-        for (index, camera) in self.cameras.iter_mut().enumerate() {
-            let handler = self.intake.handler(index, self.compressed);
-            camera.images = Some(on.subscribe(&camera.topic, image_type, self.image_qos, handler)?);
+        let handler = |camera| self.intake.handler(camera, self.compressed);
+        if let Err(error) = take_images(&mut self.cameras, on, (image_type, self.image_qos), handler) {
+            // Of the cameras that were heard meanwhile.
+            self.intake.discard_waiting();
+            return Err(error);
+        }
+        for camera in &self.cameras {
             tracing::info!(topic = %camera.topic, r#type = image_type, models = %self.models, "waiting for images");
         }
         Ok(())
@@ -200,26 +213,22 @@ impl Engine {
     /// Publishes a vocabulary that came into use.
     pub fn announce(&self, prepared: &PreparedVocabulary) {
         let vocabulary = &prepared.vocabulary;
-        let stamp = self.time.now();
-        let box_threshold = self.tuning.load().config.box_threshold;
-        if let Err(error) = self.vocabulary_topic.publish(&convert::vocabulary(vocabulary, stamp)) {
-            tracing::warn!(%error, "could not announce the vocabulary");
-        }
-        announce_labels(&self.label_info(), &convert::label_info(vocabulary, stamp, box_threshold));
+        self.announcer.vocabulary(vocabulary);
         let (version, classes, source) = (vocabulary.version, vocabulary.entries.len(), vocabulary.source.as_str());
         // One for each caption: what a long list costs in every frame.
         let detector_runs_per_frame = prepared.captions.len();
         tracing::info!(version, classes, source, detector_runs_per_frame, "vocabulary in use");
     }
 
-    fn label_info(&self) -> Vec<Publisher<LabelInfo>> {
-        self.cameras.iter().map(|camera| camera.label_info.clone()).collect()
+    /// Publishes what [`Self::announce`] could not send. To be called every now and then.
+    pub fn catch_up(&self) {
+        self.announcer.catch_up();
     }
 
     /// What brings parameters into force that are set from now on.
     pub fn apply(&self) -> Apply {
         let (worker, tuning, thresholds) = (Arc::clone(&self.worker), Arc::clone(&self.tuning), self.thresholds);
-        let (vocabulary, label_info, time) = (self.vocabulary.clone(), self.label_info(), self.time.clone());
+        let (vocabulary, announcer) = (self.vocabulary.clone(), Arc::clone(&self.announcer));
         Box::new(move |settings, changed| {
             let next = tuned(settings, &thresholds, &tuning.load());
             next.config.validate().map_err(|error| error.to_string())?;
@@ -230,12 +239,10 @@ impl Engine {
                 let request = VocabularyRequest::new(classes, VocabularySource::Configuration);
                 worker.apply(request).map_err(|error| format!("classes: {error}"))?;
             }
-            let box_threshold = next.config.box_threshold;
             tuning.store(Arc::new(next));
             // It carries the threshold, and who comes late gets the last one.
             if changed.contains(&"box_threshold") {
-                let message = convert::label_info(&vocabulary.current().vocabulary, time.now(), box_threshold);
-                announce_labels(&label_info, &message);
+                announcer.labels();
             }
             Ok(())
         })
@@ -292,14 +299,6 @@ fn tuned(settings: &Settings, shipped: &Thresholds, running: &Tuning) -> Tuning 
     Tuning { config, overlay_interval: settings.overlay_interval }
 }
 
-fn announce_labels(on: &[Publisher<LabelInfo>], message: &LabelInfo) {
-    for publisher in on {
-        if let Err(error) = publisher.publish(message) {
-            tracing::warn!(%error, "could not announce the classes and their threshold");
-        }
-    }
-}
-
 /// Brings the list in force that the node starts with: the kept one where there is one, else the `classes` parameter; the
 /// refresh loop's fixed classes are in either.
 fn set_first_classes(settings: &Settings, worker: &VocabularyWorker) -> Result<(), NodeError> {
@@ -330,11 +329,85 @@ fn set_first_classes(settings: &Settings, worker: &VocabularyWorker) -> Result<(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
     use crate::{
         pipeline::Execution,
-        ros::{parameter_table::TABLE, parameters::Values},
+        ros::{
+            arguments::RosArguments,
+            cdr::CdrView,
+            parameter_table::TABLE,
+            parameters::Values,
+            transport::{RawClient, RawPublisher, RawServer, ServiceHandler, TopicInfo},
+        },
     };
+
+    const UNSUPPORTED: TransportError = TransportError::Unsupported { transport: "test", ability: "do that" };
+
+    /// A transport that grants one subscription and refuses the next.
+    #[derive(Default)]
+    struct OnlyOne {
+        asked: AtomicUsize,
+        /// Subscriptions that are kept.
+        kept: Arc<()>,
+    }
+
+    /// A subscription to nothing.
+    struct Nothing(Arc<()>);
+
+    impl RawSubscription for Nothing {
+        fn publishers(&self) -> usize {
+            Arc::strong_count(&self.0)
+        }
+    }
+
+    impl Transport for OnlyOne {
+        fn node_name(&self) -> &str {
+            "/test"
+        }
+
+        fn advertise(&self, _: &str, _: &str, _: Qos) -> Result<Arc<dyn RawPublisher>, TransportError> {
+            Err(UNSUPPORTED)
+        }
+
+        fn subscribe(
+            &self,
+            _: &str,
+            _: &str,
+            _: Qos,
+            _: MessageHandler,
+        ) -> Result<Box<dyn RawSubscription>, TransportError> {
+            match self.asked.fetch_add(1, Ordering::Relaxed) {
+                0 => Ok(Box::new(Nothing(Arc::clone(&self.kept)))),
+                _ => Err(UNSUPPORTED),
+            }
+        }
+
+        fn serve(&self, _: &str, _: &str, _: ServiceHandler) -> Result<Box<dyn RawServer>, TransportError> {
+            Err(UNSUPPORTED)
+        }
+
+        fn client(&self, _: &str, _: &str) -> Result<Box<dyn RawClient>, TransportError> {
+            Err(UNSUPPORTED)
+        }
+
+        fn topics(&self) -> Vec<TopicInfo> {
+            Vec::new()
+        }
+    }
+
+    #[test]
+    fn an_activation_that_fails_half_way_takes_no_images() {
+        let identity = RosArguments::default().identity("scenelex").unwrap();
+        let mut cameras = ["left", "right"].map(|name| Camera::new(&identity, name).unwrap());
+        let transport = OnlyOne::default();
+        let kind = (Image::TYPE, Qos::LATEST);
+        take_images(&mut cameras, &transport, kind, |_| Box::new(|_: CdrView<'_>| ())).unwrap_err();
+        assert_eq!(transport.asked.load(Ordering::Relaxed), 2);
+        assert!(cameras.iter().all(|camera| camera.images.is_none()));
+        assert_eq!(Arc::strong_count(&transport.kept), 1, "the subscription is gone");
+    }
 
     #[test]
     fn threads_stay_those_that_the_models_were_loaded_with() {

@@ -15,7 +15,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::{
     convert,
     intake::{Arrived, Intake, LOG_INTERVAL},
-    outputs::Outputs,
+    outputs::{Outputs, flush_all},
     refresh::SceneTap,
     segment::SegmentJob,
     throttle::Throttle,
@@ -25,7 +25,7 @@ use crate::pipeline::{FailedBatch, Frame, Pipeline, PipelineConfig, Take, Vocabu
 /// How often it is looked who listens, whether images come or not.
 const WATCH: Duration = Duration::from_secs(1);
 
-/// How long the last results get to reach their subscribers.
+/// How long the last results of all cameras get to reach their subscribers.
 const FLUSH: Duration = Duration::from_millis(100);
 
 /// What may change between two frames.
@@ -181,7 +181,7 @@ impl FrameLoop {
                 }
             }
         }
-        outputs.iter().for_each(|outputs| outputs.flush(FLUSH));
+        flush_all(&outputs, FLUSH);
     }
 }
 

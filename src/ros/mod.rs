@@ -3,6 +3,7 @@
 //! Only this module knows a middleware. Reading order: [`node`], `engine`, `frames`, [`transport`], `dds`, [`messages`],
 //! [`cdr`].
 
+mod announcer;
 pub mod arguments;
 mod buffers;
 pub mod cdr;

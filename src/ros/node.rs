@@ -157,7 +157,7 @@ impl Node {
         transport: Arc<dyn Transport>,
     ) -> Result<Self, NodeError> {
         let on = &*transport;
-        let clock = NodeClock::new(on, settings.use_sim_time)?;
+        let clock = NodeClock::new(on, &identity, settings.use_sim_time)?;
         let parameters = Arc::new(ParameterStore::new(values, settings.clone()));
         Ok(Self {
             engine: None,
@@ -283,7 +283,11 @@ impl Node {
         }
     }
 
+    /// What is due every now and then.
     fn report(&mut self) {
+        if let Some(engine) = &self.engine {
+            engine.catch_up();
+        }
         let now = Instant::now();
         let report = Report {
             node: &self.identity.full_name(),

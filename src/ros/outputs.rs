@@ -62,9 +62,11 @@ impl Output {
         self.publisher.subscribers() > 0
     }
 
-    /// Takes note of who came and went, and says once that somebody cannot be served.
+    /// Takes note of who came and went, frees memory where nobody is left, and says once that somebody cannot be served.
     fn watch(&mut self) {
-        self.publisher.subscribers();
+        if !self.wanted() {
+            self.buffers.release();
+        }
         if !self.told
             && let Some(Mismatch::Policy(policy)) = self.publisher.mismatch()
         {
@@ -204,17 +206,23 @@ impl Outputs {
         }
     }
 
-    /// Waits until subscribers have the last result, at most `timeout`.
-    pub fn flush(&self, timeout: Duration) {
-        let deadline = Instant::now() + timeout;
+    /// Waits until subscribers have the last result, at most until `deadline`.
+    fn flush(&self, deadline: Instant) {
         for output in [&self.masks, &self.detections, &self.semantic, &self.instances, &self.overlay] {
             if !output.publisher.flush(deadline.saturating_duration_since(Instant::now())) {
                 tracing::warn!("a subscriber did not confirm the last result");
             }
         }
-        if self.masks.wanted() || self.detections.wanted() {
-            std::thread::sleep(LINGER);
-        }
+    }
+}
+
+/// Waits until subscribers have the last results of every camera, at most `timeout` for all of them together, and then for
+/// [`LINGER`], once.
+pub fn flush_all(outputs: &[Outputs], timeout: Duration) {
+    let deadline = Instant::now() + timeout;
+    outputs.iter().for_each(|outputs| outputs.flush(deadline));
+    if outputs.iter().any(|outputs| outputs.masks.wanted() || outputs.detections.wanted()) {
+        std::thread::sleep(LINGER);
     }
 }
 
@@ -250,6 +258,8 @@ mod tests {
         /// Topics, and whether in haste.
         advertised: Mutex<Vec<(String, bool)>>,
         asked: AtomicU64,
+        /// Subscribers on every topic that can be served, and never confirm anything.
+        silent: usize,
     }
 
     impl RawPublisher for Wire {
@@ -259,15 +269,18 @@ mod tests {
 
         fn subscribers(&self) -> usize {
             self.0.asked.fetch_add(1, Ordering::Relaxed);
-            0
+            self.0.silent
         }
 
         fn mismatch(&self) -> Option<Mismatch> {
             Some(Mismatch::Policy("reliability"))
         }
 
-        fn flush(&self, _: Duration) -> bool {
-            true
+        fn flush(&self, timeout: Duration) -> bool {
+            if self.0.silent > 0 {
+                std::thread::sleep(timeout);
+            }
+            self.0.silent == 0
         }
     }
 
@@ -301,6 +314,17 @@ mod tests {
         let _outputs = outputs(&wire);
         let topics = ["masks", "detections", "semantic/image", "instances/image", "overlay/image"];
         assert_eq!(*wire.0.advertised.lock().unwrap(), topics.map(|topic| (format!("/scenelex/{topic}"), true)));
+    }
+
+    #[test]
+    fn the_end_takes_no_longer_with_more_cameras() {
+        let timeout = Duration::from_millis(100);
+        let wire = Wire(Arc::new(Seen { silent: 1, ..Seen::default() }));
+        let cameras: Vec<Outputs> = (0..12).map(|_| outputs(&wire)).collect();
+        let begun = Instant::now();
+        flush_all(&cameras, timeout);
+        let took = begun.elapsed();
+        assert!((timeout + LINGER..4 * (timeout + LINGER)).contains(&took), "{took:?}");
     }
 
     #[test]

@@ -103,10 +103,16 @@ impl Setter {
         let typed = parameters.iter().map(|parameter| Ok((parameter.name.clone(), value(parameter)?)));
         match typed.collect::<Result<Vec<_>, _>>().and_then(|wanted| self.store.set(wanted)) {
             Ok(()) => {
+                // As the parameters have it: a whole number may have been sent for a double.
+                let values = self.store.values();
+                let changed = parameters.into_iter().filter_map(|NamedParameter { name, .. }| {
+                    let value = message(values.get(&name)?);
+                    Some(NamedParameter { name, value })
+                });
                 let event = ParameterEvent {
                     stamp: self.time.now().into(),
                     node: self.node.clone(),
-                    changed_parameters: parameters,
+                    changed_parameters: changed.collect(),
                     ..ParameterEvent::default()
                 };
                 if let Err(error) = self.events.publish(&event) {
@@ -212,8 +218,20 @@ fn listed(values: &Values, request: &ListParametersRequest) -> ListParametersRes
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::Mutex, time::Duration};
+
+    use bytes::Bytes;
+
     use super::*;
-    use crate::ros::parameters::Default;
+    use crate::ros::{
+        arguments::RosArguments,
+        cdr::CdrView,
+        clock::NodeClock,
+        parameter_table,
+        parameters::Default,
+        settings::Settings,
+        transport::{RawPublisher, testing::PublishOnly},
+    };
 
     const TABLE: &[Parameter] = &[
         Parameter {
@@ -255,6 +273,49 @@ mod tests {
         assert!(names(&["qo", "rat"], 0).is_empty());
         let all = listed(&Values::new(TABLE), &ListParametersRequest::default());
         assert_eq!(all.prefixes, ["qos.image", "qos"]);
+    }
+
+    /// A wire that ends here, and what came out of it.
+    struct Wire(Arc<Mutex<Vec<Bytes>>>);
+
+    impl RawPublisher for Wire {
+        fn publish(&self, message: Bytes) -> Result<(), TransportError> {
+            self.0.lock().unwrap().push(message);
+            Ok(())
+        }
+
+        fn subscribers(&self) -> usize {
+            0
+        }
+
+        fn flush(&self, _: Duration) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn an_event_has_the_value_as_the_parameter_has_it() {
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let wire = Arc::clone(&sent);
+        let transport = PublishOnly(move |_: &str, _: &str, _: Qos, _: bool| -> Arc<dyn RawPublisher> {
+            Arc::new(Wire(Arc::clone(&wire)))
+        });
+        let values = Values::new(parameter_table::TABLE);
+        let settings = Settings::from_values(&values).unwrap();
+        let identity = RosArguments::default().identity("scenelex").unwrap();
+        let setter = Setter {
+            store: Arc::new(ParameterStore::new(values, settings)),
+            events: Publisher::new(&transport, "/parameter_events", Qos::RELIABLE).unwrap(),
+            time: NodeClock::new(&transport, &identity, false).unwrap().time(),
+            node: identity.full_name(),
+        };
+        let integer = ParameterValue { kind: parameter_type::INTEGER, integer_value: 1, ..ParameterValue::default() };
+        let result = setter.set(vec![NamedParameter { name: "box_threshold".to_owned(), value: integer }]);
+        assert!(result.successful, "{}", result.reason);
+        let sent = sent.lock().unwrap();
+        let event: ParameterEvent = CdrView::from_encapsulated(&sent[0]).unwrap().decode().unwrap();
+        let expected = NamedParameter { name: "box_threshold".to_owned(), value: message(Value::Double(1.0)) };
+        assert_eq!(event.changed_parameters, [expected]);
     }
 
     #[test]

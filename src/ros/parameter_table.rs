@@ -200,7 +200,7 @@ pub const TABLE: &[Parameter] = &[
         "refresh.unmatched",
         Default::Double(0.5),
         Range::Doubles(0.0, 1.0),
-        "Share of objects without a class from which on the list is looked at again. 0: not looked at.",
+        "Share of objects without a class at which the list is looked at again when it is reached. Where a look left it as high, again only after it was lower or when it has risen by another 0.1. 0: not looked at.",
     ),
     parameter(
         "refresh.targets",
@@ -309,19 +309,19 @@ pub const TABLE: &[Parameter] = &[
         "refresh.percentile",
         Default::Double(0.0),
         Range::Doubles(0.0, 0.999),
-        "Share of the lowest-ranked proposals that is discarded.",
+        "Share of the proposals ranked lowest by occurrences times probability that is discarded.",
     ),
     parameter(
         "refresh.threshold",
         Default::Double(0.0),
         Range::Doubles(0.0, 1.0),
-        "Proposals whose occurrences times probability is below are discarded.",
+        "Proposals whose probability, their occurrences aggregated, is below are discarded.",
     ),
     parameter(
         "refresh.pre_refine",
         Default::Bool(true),
         Range::Any,
-        "Turn proposals into classes, by language model or lexicon. Otherwise the proposals are the list.",
+        "Turn proposals into classes, by language model or lexicon. While a language model fails, the list stays as it is; after three failed looks in a row, or where there is no list yet, the lexicon does its work until the model answers again. Otherwise the proposals are the list.",
     ),
     parameter(
         "refresh.post_refine",
@@ -364,7 +364,7 @@ pub const TABLE: &[Parameter] = &[
         "refresh.keep",
         Default::Integer(3),
         Range::Integers(0, 1000),
-        "Looks in a row that may miss a class before it leaves the list.",
+        "Looks in a row that may miss a class before it leaves the list, and sightings of it that may leave out a synonym or its parent before that goes.",
     ),
     parameter(
         "refresh.store",
@@ -384,7 +384,7 @@ pub const TABLE: &[Parameter] = &[
         "llm.key_variable",
         Default::Text("OPENAI_API_KEY"),
         Range::Any,
-        "Environment variable that holds the key. Empty: none is sent.",
+        "Name of the environment variable that holds the key: letters, digits and _. Empty: none is sent.",
     ),
     parameter(
         "llm.structured",
@@ -412,7 +412,7 @@ pub const TABLE: &[Parameter] = &[
         "Seconds for a question with all its repetitions.",
     ),
     parameter("llm.requests_per_hour", Default::Integer(400), Range::Integers(1, 100_000), "Most requests in an hour."),
-    parameter("llm.record", Default::Text(""), Range::Any, "File to which every exchange is appended. Empty: none."),
+    parameter("llm.record", Default::Text(""), Range::Any, "File to which every exchange is appended, up to 64 MiB. Empty: none."),
     parameter(
         "llm.replay",
         Default::Text(""),

@@ -11,7 +11,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread::{JoinHandle, Thread},
@@ -40,9 +40,9 @@ use crate::{
     types::{ClassEntry, FrameResult, RgbImage, UNLABELLED, Vocabulary, VocabularySource},
     vocabulary::{
         ClassSpec, VocabularyBuilder, VocabularyLimits,
-        chat::ChatStatus,
+        chat::{ChatClient, ChatStatus},
         refresh::{RefreshError, Refreshed, Refresher},
-        schedule::{Reason, Schedule},
+        schedule::{Reason, Schedule, Unmatched},
         store::Store,
     },
 };
@@ -55,6 +55,8 @@ const PARKED: Duration = Duration::from_secs(60);
 const GRACE: Duration = Duration::from_millis(800);
 /// Time between two log lines about the same failure.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
+/// How long the language model's client is waited for when it is asked how it does.
+const CHAT_PATIENCE: Duration = Duration::from_millis(20);
 
 /// What a camera that sent no image for so long saw last is no part of the scene any more.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -69,7 +71,7 @@ struct Look {
     live: Vec<usize>,
     reason: Reason,
     /// Who asked for it.
-    callers: Vec<Sender<Outcome>>,
+    callers: Vec<Caller>,
 }
 
 /// What became of the last look.
@@ -102,7 +104,7 @@ pub struct RefreshStatus {
     pub refused: u64,
     /// The last look.
     pub last: Option<LastLook>,
-    /// The language model's client.
+    /// The language model's client, as it is now; as it was lately where it cannot be asked at once.
     pub chat: Option<ChatStatus>,
     /// The thread has ended although nobody asked it to; its panic message is in the log.
     pub dead: bool,
@@ -110,10 +112,17 @@ pub struct RefreshStatus {
 
 type Outcome = Result<String, String>;
 
-fn answer(callers: &[Sender<Outcome>], outcome: &Outcome) {
+/// Somebody who waits for what becomes of a look.
+struct Caller {
+    reply: Sender<Outcome>,
+    /// The caller's own end, to know it by.
+    answer: Receiver<Outcome>,
+}
+
+fn answer(callers: &[Caller], outcome: &Outcome) {
     for caller in callers {
         // Who has gone meanwhile needs no answer.
-        let _ = caller.try_send(outcome.clone());
+        let _ = caller.reply.try_send(outcome.clone());
     }
 }
 
@@ -127,13 +136,35 @@ struct Shared {
     gate: FrameGate,
     cancel: CancellationToken,
     /// Shared by the frame loop and the service, never by the thread.
-    callers: Mutex<Vec<Sender<Outcome>>>,
+    callers: Mutex<Vec<Caller>>,
     status: ArcSwap<RefreshStatus>,
 }
 
 impl Shared {
-    fn take_callers(&self) -> Vec<Sender<Outcome>> {
-        std::mem::take(&mut *self.callers.lock().unwrap_or_else(PoisonError::into_inner))
+    fn new() -> Self {
+        Self {
+            look: AtomicCell::new(None),
+            spare: AtomicCell::new(None),
+            requested: AtomicBool::new(false),
+            busy: AtomicBool::new(false),
+            gate: FrameGate::default(),
+            cancel: CancellationToken::new(),
+            callers: Mutex::default(),
+            status: ArcSwap::default(),
+        }
+    }
+
+    fn callers(&self) -> MutexGuard<'_, Vec<Caller>> {
+        self.callers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells everybody who waits that nothing comes any more, also those of a look that has not begun.
+    fn send_away(&self) {
+        let mut callers = std::mem::take(&mut *self.callers());
+        if let Some(look) = self.look.take() {
+            callers.extend(look.callers);
+        }
+        answer(&callers, &Err(STOPPING.to_owned()));
     }
 }
 
@@ -151,9 +182,8 @@ struct Watched {
     last_image: Option<Instant>,
     /// The picture of the last look, and when that was.
     last: Option<(SceneSignature, Instant)>,
-    /// Since then.
-    detections: u64,
-    unmatched: u64,
+    /// Detections without a class.
+    unmatched: Unmatched,
 }
 
 impl SceneTap {
@@ -168,28 +198,32 @@ impl SceneTap {
         let now = Instant::now();
         let Some(watched) = self.cameras.get_mut(camera) else { return };
         watched.last_image = Some(now);
-        watched.detections += result.instances.len() as u64;
-        watched.unmatched += result.instances.iter().filter(|i| i.class_id == UNLABELLED).count() as u64;
+        let without_class = result.instances.iter().filter(|i| i.class_id == UNLABELLED).count();
+        watched.unmatched.count(result.instances.len(), without_class);
         if self.shared.busy.load(Ordering::Acquire) {
             return;
         }
         let signature = SceneSignature::of(image);
         let difference = watched.last.as_ref().map_or(1.0, |(last, _)| last.difference(&signature));
-        let unmatched = watched.unmatched as f32 / watched.detections.max(1) as f32;
         let requested = self.shared.requested.load(Ordering::Acquire);
         let since = watched.last.as_ref().map(|(_, at)| *at);
+        let unmatched = watched.unmatched.risen(&self.schedule, now, since);
         let Some(reason) = self.schedule.due(now, since, requested, difference, unmatched) else { return };
         self.shared.requested.store(false, Ordering::Release);
         self.shared.busy.store(true, Ordering::Release);
         watched.last = Some((signature, now));
-        (watched.detections, watched.unmatched) = (0, 0);
+        watched.unmatched.looked();
         let lives = |watched: &Watched| watched.last_image.is_some_and(|last| now.duration_since(last) < SILENCE);
         let live = self.cameras.iter().enumerate().filter_map(|(index, watched)| lives(watched).then_some(index));
         let mut copy = self.shared.spare.take().map_or_else(RgbImage::default, |image| *image);
         copy.size = image.size;
         copy.data.clone_from(&image.data);
-        let callers = self.shared.take_callers();
+        let callers = std::mem::take(&mut *self.shared.callers());
         self.shared.look.store(Some(Box::new(Look { image: copy, camera, live: live.collect(), reason, callers })));
+        if self.shared.gate.is_stopped() {
+            // The thread may have ended already.
+            self.shared.send_away();
+        }
         self.thread.unpark();
     }
 }
@@ -203,16 +237,44 @@ impl RefreshHandle {
     pub fn stop(&self) {
         self.0.gate.stop();
         self.0.cancel.cancel();
-        answer(&self.0.take_callers(), &Err(STOPPING.to_owned()));
+        self.0.send_away();
     }
 
-    /// Asks for a look at the next image, whatever the schedule says. The receiver gets what became of it.
+    /// Has the next image looked at, whatever the schedule says; tells what became of it.
     ///
     /// # Errors
-    /// When too many callers wait already, or the node is stopping.
-    pub fn request(&self) -> Result<Receiver<Outcome>, String> {
-        let (sender, receiver) = bounded(1);
-        let mut callers = self.0.callers.lock().unwrap_or_else(PoisonError::into_inner);
+    /// When too many callers wait already, the node is stopping, or there is no answer within `patience`; and why there is no
+    /// list.
+    pub fn look(&self, patience: Duration) -> Result<String, String> {
+        let asked = self.request()?;
+        match asked.recv_timeout(patience) {
+            Ok(outcome) => outcome,
+            Err(RecvTimeoutError::Disconnected) => {
+                Err("the vocabulary loop has ended; the node's log says why".to_owned())
+            }
+            Err(RecvTimeoutError::Timeout) if self.give_up(&asked) => {
+                Err(format!("no image was looked at within {} s", patience.as_secs()))
+            }
+            // It may just have ended.
+            Err(RecvTimeoutError::Timeout) => asked.try_recv().unwrap_or_else(|_| {
+                let seconds = patience.as_secs();
+                Err(format!("the look takes longer than {seconds} s; /diagnostics will tell what became of it"))
+            }),
+        }
+    }
+
+    /// No longer waits; false where an image is being looked at, or was, for this caller.
+    fn give_up(&self, asked: &Receiver<Outcome>) -> bool {
+        let mut callers = self.0.callers();
+        let waiting = callers.len();
+        callers.retain(|caller| !caller.answer.same_channel(asked));
+        callers.len() < waiting
+    }
+
+    /// Joins those who wait.
+    fn request(&self) -> Result<Receiver<Outcome>, String> {
+        let (reply, answer) = bounded(1);
+        let mut callers = self.0.callers();
         // `stop` sets this before it answers those who wait: nobody can come to wait behind it.
         if self.0.gate.is_stopped() {
             return Err(STOPPING.to_owned());
@@ -220,10 +282,50 @@ impl RefreshHandle {
         if callers.len() >= WAITING_CALLERS {
             return Err(format!("{WAITING_CALLERS} callers wait for a refresh already"));
         }
-        callers.push(sender);
+        callers.push(Caller { reply, answer: answer.clone() });
         drop(callers);
         self.0.requested.store(true, Ordering::Release);
-        Ok(receiver)
+        Ok(answer)
+    }
+}
+
+/// Asks the language model's client how it does. The refresh thread may be without a core for long just while it holds the
+/// client's lock, so a thread of the client's runtime asks, and is not waited for long.
+struct ChatWatch {
+    client: Arc<ChatClient>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    last: Option<ChatStatus>,
+    /// What is not answered yet.
+    asked: Option<Receiver<ChatStatus>>,
+}
+
+impl ChatWatch {
+    fn new(client: Arc<ChatClient>) -> Self {
+        Self { client, seen: Mutex::default() }
+    }
+
+    /// How it does now; without an answer in time, as far as is known.
+    fn status(&self, runtime: &Runtime) -> Option<ChatStatus> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = seen.asked.take().unwrap_or_else(|| {
+            let (sender, answer) = bounded(1);
+            let client = Arc::clone(&self.client);
+            runtime.spawn(async move {
+                let _ = sender.try_send(client.status());
+            });
+            answer
+        });
+        match asked.recv_timeout(CHAT_PATIENCE) {
+            Ok(status) => seen.last = Some(status),
+            Err(RecvTimeoutError::Timeout) => seen.asked = Some(asked),
+            // The runtime has ended.
+            Err(RecvTimeoutError::Disconnected) => {}
+        }
+        seen.last.clone()
     }
 }
 
@@ -231,6 +333,7 @@ impl RefreshHandle {
 pub struct RefreshLoop {
     shared: Arc<Shared>,
     phrases: Option<PhraseResolver>,
+    chat: Option<ChatWatch>,
     thread: Option<JoinHandle<()>>,
     /// Disconnected when the thread ends.
     ended: Receiver<()>,
@@ -245,6 +348,8 @@ pub struct Parts {
     pub encoder: TextEncoder,
     /// Gives phrases their classes, where the detector names things in its own words.
     pub post_refinement: Option<Sources>,
+    /// The language model's client, for diagnostics.
+    pub chat: Option<Arc<ChatClient>>,
     /// When to look.
     pub schedule: Schedule,
     /// Where the last good list is kept.
@@ -272,17 +377,8 @@ impl RefreshLoop {
         worker: Arc<VocabularyWorker>,
         vocabulary: VocabularyHandle,
     ) -> std::io::Result<(Self, Taps)> {
-        let Parts { refresher, encoder, post_refinement, schedule, store, limits } = parts;
-        let shared = Arc::new(Shared {
-            look: AtomicCell::new(None),
-            spare: AtomicCell::new(None),
-            requested: AtomicBool::new(false),
-            busy: AtomicBool::new(false),
-            gate: FrameGate::default(),
-            cancel: CancellationToken::new(),
-            callers: Mutex::default(),
-            status: ArcSwap::default(),
-        });
+        let Parts { refresher, encoder, post_refinement, chat, schedule, store, limits } = parts;
+        let shared = Arc::new(Shared::new());
         // A thread of its own looks after connections that are kept open between two questions.
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("chat").enable_all().build()?;
@@ -319,7 +415,8 @@ impl RefreshLoop {
         let cameras = std::iter::repeat_with(Watched::default).take(cameras).collect();
         let awake = thread.thread().clone();
         let scene = SceneTap { schedule, shared: Arc::clone(&shared), thread: awake, cameras };
-        let running = Self { shared, phrases: resolver, thread: Some(thread), ended, runtime: Some(runtime) };
+        let (chat, thread, runtime) = (chat.map(ChatWatch::new), Some(thread), Some(runtime));
+        let running = Self { shared, phrases: resolver, chat, thread, ended, runtime };
         Ok((running, Taps { scene, phrases }))
     }
 
@@ -327,7 +424,8 @@ impl RefreshLoop {
     #[must_use]
     pub fn status(&self) -> RefreshStatus {
         let dead = self.thread.as_ref().is_some_and(JoinHandle::is_finished);
-        RefreshStatus { dead, ..RefreshStatus::clone(&self.shared.status.load()) }
+        let chat = self.chat.as_ref().zip(self.runtime.as_ref()).and_then(|(chat, runtime)| chat.status(runtime));
+        RefreshStatus { chat, dead, ..RefreshStatus::clone(&self.shared.status.load()) }
     }
 
     /// A handle on the loop.
@@ -417,7 +515,6 @@ impl Turn {
                 tracing::warn!(problem, held_back = held, "the class list was not refreshed as it should be");
             }
         }
-        self.status.chat = self.refresher.chat().map(|chat| chat.status());
         let (at, took) = (Instant::now(), start.elapsed());
         self.status.last = Some(LastLook { reason, at, took, outcome: outcome.clone(), refinement, trouble });
         shared.status.store(Arc::new(self.status.clone()));
@@ -501,4 +598,111 @@ fn same_names(classes: &[ClassSpec], vocabulary: &Vocabulary) -> bool {
 fn describe(refreshed: &Refreshed) -> String {
     let labels: Vec<&str> = refreshed.classes.iter().map(|class| class.label.as_str()).collect();
     format!("{} classes by {}: {}", labels.len(), refreshed.refinement.as_str(), labels.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpListener, thread};
+
+    use super::*;
+    use crate::{
+        types::ImageSize,
+        vocabulary::chat::{ChatConfig, ChatRequest},
+    };
+
+    /// Far longer than anything here takes; only a fault waits so long.
+    const LONG: Duration = Duration::from_secs(30);
+
+    fn until(what: &str, mut condition: impl FnMut() -> bool) {
+        let deadline = Instant::now() + LONG;
+        while !condition() {
+            assert!(Instant::now() < deadline, "never: {what}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// A loop whose thread never gets a core: both of its ends.
+    fn stuck() -> (RefreshHandle, SceneTap) {
+        let shared = Arc::new(Shared::new());
+        let schedule =
+            Schedule { period: Duration::ZERO, min_interval: Duration::ZERO, scene_change: 0.0, unmatched: 0.0 };
+        let cameras = vec![Watched::default()];
+        let tap = SceneTap { schedule, shared: Arc::clone(&shared), thread: thread::current(), cameras };
+        (RefreshHandle(shared), tap)
+    }
+
+    /// Offers an image when a caller waits, who is patient for so long; then does `more`. Gives what the caller is told.
+    fn asked_for(patience: Duration, more: impl FnOnce(&RefreshHandle)) -> Outcome {
+        let (handle, mut tap) = stuck();
+        let image = RgbImage { size: ImageSize::new(8, 8), data: vec![0; 192] };
+        thread::scope(|scope| {
+            let caller = scope.spawn(|| handle.look(patience));
+            until("a caller waits", || handle.0.requested.load(Ordering::Acquire));
+            tap.offer(0, &image, &FrameResult::default());
+            more(&handle);
+            caller.join().unwrap()
+        })
+    }
+
+    #[test]
+    fn who_gave_up_leaves_room_for_others() {
+        let (handle, _tap) = stuck();
+        for _ in 0..2 * WAITING_CALLERS {
+            assert_eq!(handle.look(Duration::ZERO), Err("no image was looked at within 0 s".to_owned()));
+        }
+        let waiting: Vec<_> = (0..WAITING_CALLERS).map(|_| handle.request().unwrap()).collect();
+        assert!(handle.request().unwrap_err().contains("callers wait"));
+        assert!(handle.give_up(&waiting[3]) && !handle.give_up(&waiting[3]));
+        handle.request().unwrap();
+    }
+
+    #[test]
+    fn a_look_that_takes_long_is_not_called_none() {
+        let error = asked_for(Duration::from_secs(1), |_| ()).unwrap_err();
+        assert!(error.contains("longer than 1 s"), "{error}");
+    }
+
+    #[test]
+    fn nobody_waits_for_a_look_that_the_end_comes_before() {
+        assert_eq!(asked_for(LONG, RefreshHandle::stop), Err(STOPPING.to_owned()));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_look_that_is_offered_after_the_end() {
+        let (handle, mut tap) = stuck();
+        let asked = handle.request().unwrap();
+        // The caller's place is taken before the end, the look is handed over after it.
+        handle.0.gate.stop();
+        let image = RgbImage { size: ImageSize::new(8, 8), data: vec![0; 192] };
+        tap.offer(0, &image, &FrameResult::default());
+        assert_eq!(asked.try_recv(), Ok(Err(STOPPING.to_owned())));
+    }
+
+    #[test]
+    fn the_client_is_asked_how_it_does_while_a_question_hangs() {
+        // Whoever connects waits for an answer that does not come.
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base_url = format!("http://{}/v1", silent.local_addr().unwrap());
+        let config = ChatConfig { base_url, key_variable: String::new(), ..ChatConfig::default() };
+        let client = Arc::new(ChatClient::with_environment(config, |_| None).unwrap());
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (watch, cancel) = (ChatWatch::new(Arc::clone(&client)), CancellationToken::new());
+        let requests = || watch.status(&runtime).map(|status| status.requests);
+        until("the client answers", || requests() == Some(0));
+        let cancelled = cancel.clone();
+        let question = ChatRequest {
+            purpose: "test",
+            system: String::new(),
+            user: "Are you there?".to_owned(),
+            image: None,
+            schema: None,
+            max_tokens: 16,
+            temperature: None,
+        };
+        let asked = runtime.spawn(async move { client.ask(&question, &cancelled).await });
+        until("the question is seen", || requests() == Some(1));
+        assert!(!asked.is_finished());
+        cancel.cancel();
+        runtime.shutdown_background();
+    }
 }

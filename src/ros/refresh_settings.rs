@@ -167,11 +167,12 @@ impl RefreshSettings {
             chat: chat.clone(),
             limits,
         });
-        let mut refresher = Refresher::new(self.config.clone(), proposers, chat, lexicon, jpeg);
+        let mut refresher = Refresher::new(self.config.clone(), proposers, chat.clone(), lexicon, jpeg);
         if let Some(store) = self.subclass_store() {
             refresher = refresher.with_subclasses(store);
         }
-        Ok(Parts { refresher, encoder, post_refinement, schedule: self.schedule, store: self.store(), limits })
+        let (schedule, store) = (self.schedule, self.store());
+        Ok(Parts { refresher, encoder, post_refinement, chat, schedule, store, limits })
     }
 
     /// Where the language model's subclasses are kept: beside the list.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, thread::JoinHandle, time::Duration};
 
-use crossbeam::channel::{RecvTimeoutError, bounded};
+use crossbeam::channel::bounded;
 
 use super::{
     Qos,
@@ -14,7 +14,7 @@ use super::{
         StringMessage, Trigger, TriggerResponse,
     },
     node::NodeError,
-    refresh::{RefreshHandle, RefreshLoop},
+    refresh::RefreshLoop,
     transport::{RawServer, RawSubscription, Transport, TransportError, serve, subscribe},
 };
 use crate::{
@@ -124,7 +124,7 @@ impl Refreshing {
         let name = identity.resolve("~/refresh_vocabulary")?;
         let handle = running.handle();
         let service = serve::<Trigger, _>(transport, &name, move |_| {
-            let outcome = look(&handle);
+            let outcome = handle.look(REFRESH_PATIENCE);
             let success = outcome.is_ok();
             TriggerResponse { success, message: outcome.unwrap_or_else(|error| error) }
         });
@@ -132,13 +132,11 @@ impl Refreshing {
     }
 }
 
-fn look(handle: &RefreshHandle) -> Result<String, String> {
-    handle.request()?.recv_timeout(REFRESH_PATIENCE).unwrap_or_else(|error| {
-        Err(match error {
-            RecvTimeoutError::Timeout => format!("no image was looked at within {} s", REFRESH_PATIENCE.as_secs()),
-            RecvTimeoutError::Disconnected => "the vocabulary loop has ended; the node's log says why".to_owned(),
-        })
-    })
+impl Drop for Refreshing {
+    fn drop(&mut self) {
+        // The service waits for its last call, so whoever still waits for a look is answered first.
+        self.running.handle().stop();
+    }
 }
 
 /// `~/enable`: takes images or lets them pass, with everything kept ready.

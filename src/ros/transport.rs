@@ -215,6 +215,16 @@ pub trait Transport: Send + Sync {
         self.advertise(topic, type_name, qos)
     }
 
+    /// As [`Transport::advertise`] with [`Qos::LATCHED`], for state of which only the newest counts: as little of the past as
+    /// can be is kept for whoever comes late. Where a reliable subscription has not acknowledged the message before,
+    /// [`RawPublisher::publish`] may fail; the state is to be published again then.
+    ///
+    /// # Errors
+    /// As [`Transport::advertise`].
+    fn advertise_state(&self, topic: &str, type_name: &str) -> Result<Arc<dyn RawPublisher>, TransportError> {
+        self.advertise(topic, type_name, Qos::LATCHED)
+    }
+
     /// Calls `handler` for every sample on `topic` until the subscription is dropped.
     ///
     /// # Errors
@@ -312,6 +322,14 @@ impl<M: RosMessage + Serialize> Publisher<M> {
     /// [`TransportError::Create`].
     pub fn new(transport: &dyn Transport, topic: &str, qos: Qos) -> Result<Self, TransportError> {
         Ok(Self { raw: transport.advertise(topic, M::TYPE, qos)?, message: std::marker::PhantomData })
+    }
+
+    /// Starts publishing state on `topic`, as [`Transport::advertise_state`] has it.
+    ///
+    /// # Errors
+    /// [`TransportError::Create`].
+    pub fn of_state(transport: &dyn Transport, topic: &str) -> Result<Self, TransportError> {
+        Ok(Self { raw: transport.advertise_state(topic, M::TYPE)?, message: std::marker::PhantomData })
     }
 
     /// Encodes and sends `message`.

@@ -25,7 +25,7 @@ const FUNCTION_WORDS: [&str; 127] = [
 /// How the probabilities of a phrase's tokens become one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PhraseProbability {
-    /// Their product, the probability of the phrase (paper, eq. 1).
+    /// Their product, the probability of the phrase (eq. 1).
     #[default]
     Product,
     /// Their geometric mean, which does not fall with the number of tokens.

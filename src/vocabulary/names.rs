@@ -17,21 +17,49 @@ pub(super) fn separate(classes: &mut [ClassSpec]) {
 }
 
 /// A class of the list that is now seen under one of its other names stays what it is called: consumers know it by that.
-pub(super) fn keep_labels(seen: &mut [ClassSpec], in_list: impl Fn(&str) -> bool) {
+/// `owner` gives the label of the class in the list that has a name, as its label or as a synonym.
+pub(super) fn keep_labels<'m>(seen: &mut Vec<ClassSpec>, owner: impl Fn(&str) -> Option<&'m str>) {
+    let mut renamed: HashMap<String, &'m str> = HashMap::new();
+    // The classes of the list that are seen.
+    let mut found: HashSet<&'m str> = HashSet::new();
+    for class in seen.iter() {
+        if let Some(label) = owner(&class.label) {
+            found.insert(label);
+            if label != class.label {
+                renamed.insert(class.label.clone(), label);
+            }
+        }
+    }
+    for class in seen.iter().filter(|class| owner(&class.label).is_none()) {
+        let mut labels = class.synonyms.iter().filter_map(|name| owner(name).filter(|label| *label == name));
+        if let Some(label) = labels.find(|&label| found.insert(label)) {
+            renamed.insert(class.label.clone(), label);
+        }
+    }
+    // Where a class is seen under its label and under another name, as if they were two, the label says more.
     let labels: HashSet<String> = seen.iter().map(|class| class.label.clone()).collect();
-    let mut renamed = HashMap::new();
-    for class in seen.iter_mut().filter(|class| !in_list(&class.label)) {
-        let known = |name: &&mut String| in_list(name) && !labels.contains(&**name);
-        if let Some(name) = class.synonyms.iter_mut().find(known) {
-            std::mem::swap(name, &mut class.label);
-            renamed.insert(name.clone(), class.label.clone());
+    let goes = |class: &ClassSpec| renamed.get(&class.label).is_some_and(|&label| labels.contains(label));
+    let mut kept: Vec<ClassSpec> = Vec::with_capacity(seen.len());
+    for mut class in std::mem::take(seen).into_iter().filter(|class| !goes(class)) {
+        if let Some(&label) = renamed.get(&class.label) {
+            class.synonyms.retain(|name| name != label);
+            class.synonyms.push(std::mem::replace(&mut class.label, label.to_owned()));
+        }
+        if let Some(&label) = renamed.get(&class.parent) {
+            label.clone_into(&mut class.parent);
+        }
+        if class.parent == class.label {
+            class.parent.clear();
+        }
+        match kept.iter_mut().find(|other| other.label == class.label) {
+            Some(other) => {
+                other.score = other.score.max(class.score);
+                other.synonyms.extend(class.synonyms);
+            }
+            None => kept.push(class),
         }
     }
-    for class in seen {
-        if let Some(label) = renamed.get(&class.parent) {
-            class.parent.clone_from(label);
-        }
-    }
+    *seen = kept;
 }
 
 /// Classes that are always in the list come into it as such, whatever else is there and however it is called.
@@ -74,9 +102,29 @@ mod tests {
 
     #[test]
     fn a_class_keeps_its_label_and_its_children_follow() {
-        let mut seen = [class("mug", "", &["cup"]), class("beer mug", "mug", &[]), class("sofa", "", &["couch"])];
-        keep_labels(&mut seen, |label| ["cup", "sofa", "couch"].contains(&label));
+        let mut seen = vec![class("mug", "", &["cup"]), class("beer mug", "mug", &[]), class("sofa", "", &["couch"])];
+        keep_labels(&mut seen, |name| ["cup", "sofa", "couch"].into_iter().find(|label| *label == name));
         assert_eq!(seen, [class("cup", "", &["mug"]), class("beer mug", "cup", &[]), class("sofa", "", &["couch"])]);
+    }
+
+    /// The list holds "sofa", also called "couch" and "settee".
+    fn sofas(name: &str) -> Option<&'static str> {
+        ["sofa", "couch", "settee"].contains(&name).then_some("sofa")
+    }
+
+    #[test]
+    fn a_class_is_seen_under_its_synonyms_too() {
+        let mut alone = vec![class("couch", "furniture", &[]), class("sofa bed", "couch", &[])];
+        keep_labels(&mut alone, sofas);
+        assert_eq!(alone, [class("sofa", "furniture", &["couch"]), class("sofa bed", "sofa", &[])]);
+        // Under two of them it is one class all the same.
+        let mut twice = vec![class("couch", "", &["divan"]), ClassSpec { score: 0.5, ..class("settee", "couch", &[]) }];
+        keep_labels(&mut twice, sofas);
+        assert_eq!(twice, [class("sofa", "", &["divan", "couch", "settee"])]);
+        // What its label says counts for more, wherever it stands.
+        let mut both = vec![class("couch", "", &["divan"]), class("sofa", "couch", &["settee"])];
+        keep_labels(&mut both, sofas);
+        assert_eq!(both, [class("sofa", "", &["settee"])]);
     }
 
     #[test]

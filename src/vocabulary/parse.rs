@@ -124,8 +124,8 @@ pub fn parse_class_list(text: &str, limits: &VocabularyLimits) -> Result<Vec<Cla
 /// Brings a name to its canonical form: lower case, single spaces, no full stop at the end.
 ///
 /// # Errors
-/// When nothing is left, it is too long, or it contains a control character, a list separator, or `.` or `?`, which
-/// the detector reads as the end of a phrase.
+/// When nothing is left, it is too long, or it contains a control character, one that shows nothing or changes how others
+/// are shown, a list separator, or `.` or `?`, which the detector reads as the end of a phrase.
 pub fn normalise_label(text: &str, limits: &VocabularyLimits) -> Result<Arc<str>, ListError> {
     // Refuse huge input before working on it; trimming below can only shorten what a reader would call the name.
     let longest_input = limits.max_label_chars.saturating_mul(8);
@@ -134,7 +134,7 @@ pub fn normalise_label(text: &str, limits: &VocabularyLimits) -> Result<Arc<str>
     }
     let lower = text.trim().trim_end_matches('.').to_lowercase();
     let label = lower.split_whitespace().collect::<Vec<_>>().join(" ");
-    if let Some(character) = label.chars().find(|&c| c.is_control() || ".?,;[]".contains(c)) {
+    if let Some(character) = label.chars().find(|&c| c.is_control() || is_invisible(c) || ".?,;[]".contains(c)) {
         return Err(ListError::Character { label, character });
     }
     if !label.chars().any(char::is_alphanumeric) {
@@ -145,6 +145,32 @@ pub fn normalise_label(text: &str, limits: &VocabularyLimits) -> Result<Arc<str>
         return Err(ListError::LabelTooLong { found: length, limit: limits.max_label_chars });
     }
     Ok(Arc::from(label))
+}
+
+/// Whether a character that is no control character shows nothing, or changes the direction or the form of others: with it
+/// two names would look alike. These are Unicode's `Default_Ignorable_Code_Point` (`DerivedCoreProperties.txt`), the line
+/// and paragraph separators and the marks of interlinear annotations.
+pub(super) const fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
 }
 
 #[cfg(test)]
@@ -173,6 +199,34 @@ mod tests {
         assert!(matches!(labels("a\u{7}b"), Err(ListError::Character { character: '\u{7}', .. })));
         let many = (0..257).map(|i| format!("class {i}")).collect::<Vec<_>>().join(",");
         assert!(matches!(labels(&many), Err(ListError::TooManyClasses { limit: 256, .. })));
+    }
+
+    #[test]
+    fn no_name_differs_from_another_by_what_nobody_sees() {
+        // Soft hyphen, zero-width space and joiner, right-to-left override and isolates, word joiner, byte order mark, Hangul
+        // filler, variation selector, a tag character.
+        for hidden in [
+            '\u{ad}',
+            '\u{200b}',
+            '\u{200d}',
+            '\u{202e}',
+            '\u{2066}',
+            '\u{2069}',
+            '\u{2060}',
+            '\u{feff}',
+            '\u{3164}',
+            '\u{fe0f}',
+            '\u{e0041}',
+        ] {
+            for name in [format!("mug{hidden}"), format!("{hidden}mug"), format!("m{hidden}ug")] {
+                let found = normalise_label(&name, &VocabularyLimits::default());
+                let refused = matches!(found, Err(ListError::Character { character, .. }) if character == hidden);
+                assert!(refused, "{name:?}");
+            }
+        }
+        for name in ["café", "杯子", "стол", "toddler's chair", "t-shirt"] {
+            assert_eq!(normalise_label(name, &VocabularyLimits::default()).as_deref(), Ok(name));
+        }
     }
 
     proptest! {

@@ -50,7 +50,8 @@ impl Aggregation {
 pub struct Filter {
     /// Share of the lowest-ranked labels that is discarded, in [0, 1); the paper's main results use 0.68.
     pub percentile: f32,
-    /// Scores below it are discarded, in [0, 1].
+    /// Labels whose aggregated probability is below it are discarded, however many samples proposed them. In [0, 1]; the
+    /// paper has 0.68.
     pub threshold: f32,
 }
 
@@ -118,7 +119,7 @@ impl Ranking {
         let all = self.candidates.len();
         let discarded = (all as f32 * filter.percentile.clamp(0.0, 1.0)).floor() as usize;
         self.candidates.truncate(all.saturating_sub(discarded));
-        self.candidates.retain(|candidate| candidate.score >= filter.threshold);
+        self.candidates.retain(|candidate| candidate.probability >= filter.threshold);
     }
 }
 
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_cut_by_rank_and_by_score() {
+    fn filters_cut_by_rank_and_by_probability() {
         let labels: Vec<(String, f32)> = (0..100).map(|i| (format!("thing {i}"), i as f32 / 100.0)).collect();
         let sample: Vec<Proposal> =
             labels.iter().map(|(label, p)| Proposal { label: label.clone(), probability: *p }).collect();
@@ -168,6 +169,22 @@ mod tests {
         assert_eq!(kept(0.68, 0.0), 32);
         assert_eq!(kept(0.0, 0.9), 10);
         assert_eq!(kept(0.95, 0.9), 5);
+    }
+
+    #[test]
+    fn the_threshold_is_about_probability_and_the_percentile_about_the_score() {
+        // The mug is in half of the eight samples (score 0.45), the ghost in all of them (score 0.6).
+        let samples: Vec<Vec<Proposal>> = (0..8)
+            .map(|i| if i % 2 == 0 { sample(&[("mug", 0.9), ("ghost", 0.6)]) } else { sample(&[("ghost", 0.6)]) })
+            .collect();
+        let kept = |percentile, threshold| {
+            let mut ranking = Ranking::of(&samples, Aggregation::Average, &VocabularyLimits::default());
+            ranking.filter(Filter { percentile, threshold });
+            ranking.candidates.iter().map(|c| c.label.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(kept(0.0, 0.68), ["mug"]);
+        assert_eq!(kept(0.5, 0.0), ["ghost"]);
+        assert!(kept(0.5, 0.68).is_empty());
     }
 
     #[test]

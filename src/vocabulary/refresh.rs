@@ -6,8 +6,9 @@
 //!                          ─▶ one owner for every name
 //! ```
 //!
-//! Nothing here can make a good list worse: whatever fails, the turn ends with an error, or goes on with what the lexicon
-//! knows, and the list in force stays until a better one is whole.
+//! Nothing here can make a good list worse: a turn that fails ends with an error, counts neither as a sighting nor as a miss,
+//! and the list in force stays until a better one is whole. Only where the language model has failed more than three turns
+//! in a row, or where there is no list yet, the lexicon does its work, until the model answers again.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -43,6 +44,12 @@ const CLASSES_AT_ONCE: usize = 48;
 const REMEMBERED_SUBCLASSES: usize = 4096;
 /// Answers of the language model that are remembered.
 const REMEMBERED_ANSWERS: usize = 16;
+/// Turns in a row that the list waits for a language model that fails, before the lexicon does its work, and for a proposer
+/// that fails beside others, before what only that one sees counts as missed.
+const PATIENCE: u32 = 3;
+/// Times that a class is asked about whose subclasses the language model leaves out; then it is asked about again only
+/// together with a class that is new.
+const UNANSWERED: u32 = 3;
 
 /// Makes a JPEG of an image, for a vision model; `None` when it cannot.
 pub type EncodeJpeg = fn(&RgbImage) -> Option<Vec<u8>>;
@@ -135,7 +142,7 @@ pub struct Refreshed {
 /// Why a turn made no list. The one in force stays.
 #[derive(Debug, thiserror::Error)]
 pub enum RefreshError {
-    /// Nobody proposed anything that passed the filter, and nothing is remembered.
+    /// Nothing was seen often and lately enough to make a list of.
     #[error("nothing was recognised in the image ({refused} proposals were refused)")]
     Nothing {
         /// Proposals refused.
@@ -173,12 +180,14 @@ impl RefreshError {
 struct View {
     candidates: Vec<Candidate>,
     caption: String,
+    /// All proposers worked.
+    complete: bool,
 }
 
 /// Proposals and captions of all cameras; a label that several of them see has the best of its scores.
 fn together<'v>(views: impl Iterator<Item = &'v View>) -> (Vec<Candidate>, String) {
     let (mut candidates, mut captions) = (Vec::<Candidate>::new(), Vec::new());
-    for View { candidates: more, caption } in views {
+    for View { candidates: more, caption, .. } in views {
         for candidate in more {
             match candidates.iter_mut().find(|known| known.label == candidate.label) {
                 Some(known) if known.score >= candidate.score => {}
@@ -202,10 +211,16 @@ pub struct Refresher {
     memory: Memory,
     /// What each camera's last look gave.
     views: BTreeMap<usize, View>,
+    /// Turns in a row in which one of them was not complete.
+    partial: u32,
+    /// Turns in a row in which the language model did not refine.
+    failed: u32,
     hints: Option<Vec<(String, String)>>,
     subclasses: BTreeMap<String, Vec<String>>,
     /// Where those of the language model are kept.
     subclass_store: Option<SubclassStore>,
+    /// How often the language model was asked for those of a class and gave none.
+    unanswered: BTreeMap<String, u32>,
     answers: Answers,
 }
 
@@ -245,9 +260,12 @@ impl Refresher {
             encode_jpeg,
             memory,
             views: BTreeMap::new(),
+            partial: 0,
+            failed: 0,
             hints: None,
             subclasses: BTreeMap::new(),
             subclass_store: None,
+            unanswered: BTreeMap::new(),
             answers: Answers::default(),
         }
     }
@@ -256,7 +274,11 @@ impl Refresher {
     #[must_use]
     pub fn with_subclasses(mut self, store: SubclassStore) -> Self {
         match store.load(&self.config.limits) {
-            Ok(kept) => self.subclasses = kept,
+            Ok(mut kept) => {
+                // A class without any was never answered.
+                kept.retain(|_, subclasses| !subclasses.is_empty());
+                self.subclasses = kept;
+            }
             Err(error) => tracing::warn!(%error, "the kept subclasses cannot be used"),
         }
         self.subclass_store = Some(store);
@@ -272,6 +294,7 @@ impl Refresher {
     /// Starts over from a list that somebody set: its classes count as just seen.
     pub fn adopt(&mut self, classes: &[ClassSpec]) {
         self.memory = Memory::new(self.config.hysteresis);
+        self.failed = 0;
         self.memory.adopt(classes);
         // They need no confirmation.
         self.memory.adopt(&self.config.fixed.iter().map(ClassSpec::new).collect::<Vec<_>>());
@@ -288,7 +311,7 @@ impl Refresher {
     ///
     /// # Errors
     /// [`RefreshError`]. What is remembered stays as it was, except that a look which recognised nothing counts as one
-    /// more without a sighting.
+    /// more without a sighting. The classes of the list in force are remembered until another comes into force.
     pub async fn refresh(
         &mut self,
         image: &RgbImage,
@@ -297,26 +320,29 @@ impl Refresher {
         cancel: &CancellationToken,
     ) -> Result<Refreshed, RefreshError> {
         let mut trouble = Trouble::default();
-        let Look { samples, caption } = self.propose(image, go_on, cancel, &mut trouble).await?;
+        let (Look { samples, caption }, complete) = self.propose(image, go_on, cancel, &mut trouble).await?;
         if cancel.is_cancelled() {
             return Err(RefreshError::Stopped);
         }
         let mut ranking = Ranking::of(&samples, self.config.aggregation, &self.config.limits);
         ranking.filter(self.config.filter);
         let caption = caption.filter(|_| self.config.caption).unwrap_or_default();
-        self.views.insert(camera, View { candidates: ranking.candidates, caption });
+        self.views.insert(camera, View { candidates: ranking.candidates, caption, complete });
+        let complete = self.views.values().all(|view| view.complete);
+        self.partial = if complete { 0 } else { self.partial.saturating_add(1) };
         let (candidates, caption) = together(self.views.values());
         let refined = self.refine_noting(&candidates, &caption, cancel, &mut trouble).await?;
         let mut seen = refined.classes;
-        names::separate(&mut seen);
         // With targets a class has no other names.
         if self.config.targets.is_empty() {
-            names::keep_labels(&mut seen, |label| self.memory.has(label));
+            names::keep_labels(&mut seen, |name| self.memory.owner(name));
         }
+        names::separate(&mut seen);
         names::add_fixed(&mut seen, &self.config.fixed);
         self.add_subclasses(&mut seen, cancel, &mut trouble).await?;
         let refused = ranking.refused + refined.refused + trouble.refused;
-        let mut classes = self.memory.update(&seen, self.config.limits.max_classes);
+        let missing_counts = complete || self.partial > PATIENCE;
+        let mut classes = self.memory.update(&seen, &self.config.limits, missing_counts);
         if classes.is_empty() {
             return Err(RefreshError::Nothing { refused });
         }
@@ -340,13 +366,14 @@ impl Refresher {
         Ok(Refreshed { classes, refinement: by, refused, trouble: trouble.text })
     }
 
+    /// What the proposers say of an image, and whether all of them worked.
     async fn propose(
         &mut self,
         image: &RgbImage,
         go_on: GoOn<'_>,
         cancel: &CancellationToken,
         trouble: &mut Trouble,
-    ) -> Result<Look, RefreshError> {
+    ) -> Result<(Look, bool), RefreshError> {
         let mut look = Look::default();
         let mut failure = None;
         let mut worked = false;
@@ -378,7 +405,7 @@ impl Refresher {
         }
         match failure {
             Some(error) if !worked => Err(error),
-            _ => Ok(look),
+            failure => Ok((look, failure.is_none())),
         }
     }
 
@@ -387,7 +414,7 @@ impl Refresher {
             return Err(ProposeError { proposer: "look", reason: "the image could not be compressed".into() }.into());
         };
         let answer = self.ask(&prompts::look(Arc::from(jpeg), MOST_LOOKED), cancel).await?;
-        Ok(reply::look(&answer)?)
+        Ok(reply::look(&answer, &self.config.limits)?)
     }
 
     async fn ask(&self, request: &ChatRequest, cancel: &CancellationToken) -> Result<String, RefreshError> {
@@ -398,7 +425,8 @@ impl Refresher {
         }
     }
 
-    /// Pre-refinement. A language model that fails is replaced by the lexicon for this turn, where there is one.
+    /// Pre-refinement. A language model that fails leaves the list as it is; where there is none yet, or it has failed more
+    /// than [`PATIENCE`] turns in a row, the lexicon replaces it, if it is there.
     async fn refine_noting(
         &mut self,
         candidates: &[Candidate],
@@ -411,8 +439,20 @@ impl Refresher {
         }
         if self.chat.is_some() {
             match self.refine_by_chat(candidates, caption, cancel, trouble).await {
-                Err(error) if self.lexicon.is_some() && !matches!(error, RefreshError::Stopped) => trouble.note(&error),
-                other => return other,
+                Err(RefreshError::Stopped) => return Err(RefreshError::Stopped),
+                Err(error) => {
+                    self.failed = self.failed.saturating_add(1);
+                    if self.lexicon.is_none() || (self.has_list() && self.failed <= PATIENCE) {
+                        return Err(error);
+                    }
+                    // The list is the lexicon's from now on, until the model answers again.
+                    self.failed = self.failed.max(PATIENCE);
+                    trouble.note(&error);
+                }
+                refined => {
+                    self.failed = 0;
+                    return refined;
+                }
             }
         }
         Ok(match &self.lexicon {
@@ -426,6 +466,11 @@ impl Refresher {
             }
             None => Refined { classes: self.unrefined(candidates), by: Refinement::Proposals, refused: 0 },
         })
+    }
+
+    /// Whether there is a list that was seen, or set by somebody.
+    fn has_list(&self) -> bool {
+        self.memory.members().any(|label| !self.config.fixed.iter().any(|fixed| fixed == label))
     }
 
     async fn refine_by_chat(
@@ -506,7 +551,7 @@ impl Refresher {
         kept.map(|c| ClassSpec { score: c.score, ..ClassSpec::new(&*c.label) }).collect()
     }
 
-    /// Adds subclasses: from the cache, from the language model for all others, else from the lexicon.
+    /// Adds subclasses: from the cache, from the language model for all others, else those they had or the lexicon's.
     async fn add_subclasses(
         &mut self,
         seen: &mut [ClassSpec],
@@ -522,7 +567,8 @@ impl Refresher {
         if self.subclasses.len() + unknown.len() > REMEMBERED_SUBCLASSES {
             self.subclasses.clear();
         }
-        if self.chat.is_some() {
+        let asked_enough = |label: &&str| self.unanswered.get(*label).is_some_and(|&times| times >= UNANSWERED);
+        if self.chat.is_some() && !unknown.iter().all(asked_enough) {
             let found = self.ask_subclasses(&unknown, cancel, trouble).await?;
             let news = !found.is_empty();
             self.subclasses.extend(found);
@@ -535,6 +581,8 @@ impl Refresher {
         for class in seen {
             if let Some(subclasses) = self.subclasses.get(&class.label) {
                 class.subclasses.clone_from(subclasses);
+            } else if let Some(kept) = self.memory.subclasses(&class.label).filter(|_| self.chat.is_some()) {
+                class.subclasses = kept.to_vec();
             } else if let Some(lexicon) = &self.lexicon {
                 class.subclasses = lexicon.subclasses(&class.label, count);
                 // In place of a language model that failed it is used now but not remembered.
@@ -548,7 +596,7 @@ impl Refresher {
 
     /// Subclasses of those `classes` for which the language model gave an answer.
     async fn ask_subclasses(
-        &self,
+        &mut self,
         classes: &[&str],
         cancel: &CancellationToken,
         trouble: &mut Trouble,
@@ -559,9 +607,22 @@ impl Refresher {
             match asked.and_then(|answer| Ok(reply::subclasses(&answer, some, count, &self.config.limits)?)) {
                 Ok(read) => {
                     trouble.refused += read.refused;
-                    found.extend(some.iter().map(|label| (*label).to_owned()).zip(read.value));
+                    for (&label, subclasses) in some.iter().zip(read.value) {
+                        if subclasses.is_empty() {
+                            self.left_out(label);
+                        } else {
+                            found.push((label.to_owned(), subclasses));
+                        }
+                    }
                 }
                 Err(RefreshError::Stopped) => return Err(RefreshError::Stopped),
+                // It may answer so again and again, and yet answer about other classes.
+                Err(error) if is_answer(&error) => {
+                    trouble.note(&error);
+                    for label in some {
+                        self.left_out(label);
+                    }
+                }
                 Err(error) => {
                     trouble.note(&error);
                     break;
@@ -570,6 +631,20 @@ impl Refresher {
         }
         Ok(found)
     }
+
+    /// Notes that the language model gave no subclasses of a class.
+    fn left_out(&mut self, label: &str) {
+        if self.unanswered.len() >= REMEMBERED_SUBCLASSES {
+            self.unanswered.clear();
+        }
+        let times = self.unanswered.entry(label.to_owned()).or_default();
+        *times = times.saturating_add(1);
+    }
+}
+
+/// Whether the language model has answered, if only to no use.
+const fn is_answer(error: &RefreshError) -> bool {
+    matches!(error, RefreshError::Reply(_) | RefreshError::Chat(ChatError::Length { .. } | ChatError::Refused { .. }))
 }
 
 /// Refined proposals.
@@ -591,3 +666,6 @@ impl Trouble {
         self.text.get_or_insert_with(|| error.to_string());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -241,6 +241,12 @@ class _Handler(BaseHTTPRequestHandler):
         fault, switched, answer = self.server.chat._next_fault()
         return self.chat(body, fault, switched, answer)
 
+    def do_CONNECT(self) -> None:
+        """As a proxy that lets nobody through."""
+        self.close_connection = True
+        self.note(None)
+        self.reply(502, error_body("no way to there", "server_error"))
+
     def chat(self, request: object, fault: Fault, switched: threading.Event, answer: Callable[[dict], str]) -> None:
         options = fault.options
         match fault.name:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 
 import numpy as np
 import pytest
 
 from chat_server import ChatServer
-from conftest import COLOURS, END, ROOT, TINY
+from conftest import COLOURS, END, ROOT, START, TINY
 from pictures import jpeg, scene
 
 rosbags = pytest.importorskip("rosbags.rosbag2", reason="the Python package rosbags is not installed")
@@ -134,9 +135,82 @@ def test_a_language_model_groups_what_was_proposed(program, environment, bag, tm
     assert json.loads(out.read_text())["classes"] == first["classes"], "the recording answers alike"
 
 
+def each_alone(request: dict) -> str:
+    """Answers a grouping: every label is a class."""
+    labels = json.loads(request["messages"][-1]["content"])["labels"]
+    return json.dumps({"classes": [{"label": label, "synonyms": [], "parent": ""} for label in labels]})
+
+
+def test_the_fixed_threshold_is_about_the_probability(program, environment, bag, tmp_path):
+    def ranking(*more) -> dict[str, dict]:
+        out = tmp_path / "vocabulary.json"
+        done = vocabulary(program, environment, bag, out, "--grid", "both", *more)
+        assert done.returncode == 0, done.stderr
+        return {row["label"]: row for row in json.loads(out.read_text())["ranking"]}
+
+    # Red is in two of the five samples of each picture: the whole and one cell. The tiny detector is sure of what it sees:
+    # sigmoid(4) for a pure colour.
+    sure = ranking("--threshold", 0.8)
+    assert sure["red"]["probability"] > 0.8 and sure["red"]["score"] < 0.5, sure
+    assert set(sure) == {"red", "blue", "yellow"}
+    assert ranking("--threshold", 1) == {}
+
+    found = [ranking("--aggregation", how) for how in ("product", "min", "avg", "max")]
+    product, least, mean, greatest = ([one[label]["probability"] for label in ("red", "blue", "yellow")] for one in found)
+    assert all(a < b for a, b in zip(product, least, strict=True)), found
+    for lower, upper in ((least, mean), (mean, greatest)):
+        assert all(a <= b + 1e-6 for a, b in zip(lower, upper, strict=True)), found
+
+
+def test_the_first_signal_ends_the_wait_for_a_language_model(start, bag, tmp_path):
+    out = tmp_path / "vocabulary.json"
+    with ChatServer(fault="hang") as server:
+        model = ["--llm-url", server.base_url, "--llm-model", "test-model", "--llm-key-variable", ""]
+        process = start("vocabulary", bag, "--words", ", ".join(COLOURS), "--models", TINY, "--out", out, *model)
+        deadline = time.monotonic() + START
+        while not server.requests:
+            assert process.alive() and time.monotonic() < deadline, process.output()
+            time.sleep(0.02)
+        asked = time.monotonic()
+        assert process.end() == 130
+        assert time.monotonic() - asked < 10
+    assert not out.exists()
+
+
+def test_requests_go_by_the_proxy_of_the_environment(program, environment, bag, tmp_path):
+    out = tmp_path / "vocabulary.json"
+    clean = {name: value for name, value in environment.items() if not name.lower().endswith("_proxy")}
+    with ChatServer(answer=each_alone) as server, ChatServer(answer=each_alone) as proxy:
+        by_proxy = clean | {"HTTP_PROXY": f"http://127.0.0.1:{proxy.port}", "HTTPS_PROXY": f"http://127.0.0.1:{proxy.port}"}
+
+        def asked(url, variables) -> str:
+            server.clear()
+            proxy.clear()
+            model = ["--llm-url", url, "--llm-allow-http", "--llm-model", "test-model", "--llm-key-variable", ""]
+            done = vocabulary(program, variables, bag, out, *model, "--lexicon", "/nonexistent")
+            assert done.returncode == 0, done.stderr
+            return json.loads(out.read_text())["refined_by"]
+
+        def paths(where) -> list[str]:
+            return [request.path for request in where.all_requests]
+
+        # No name of this machine, and yet it is here that a connection to it ends.
+        away = f"http://0.0.0.0:{server.port}/v1"
+        assert asked(away, by_proxy) == "language model"
+        assert (paths(proxy), paths(server)) == ([f"{away}/chat/completions"], []), "in absolute form, and not past the proxy"
+        assert asked(away, by_proxy | {"NO_PROXY": "example.org,0.0.0.0"}) == "language model"
+        assert (paths(proxy), paths(server)) == ([], ["/v1/chat/completions"])
+        assert asked(server.base_url, by_proxy) == "language model"
+        assert (paths(proxy), paths(server)) == ([], ["/v1/chat/completions"]), "this machine needs no proxy"
+
+        # What is encrypted goes through a tunnel, which this proxy refuses.
+        assert asked("https://model.invalid/v1", by_proxy) == "proposals"
+        assert {(request.method, request.path) for request in proxy.all_requests} == {("CONNECT", "model.invalid:443")}
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
-    [(["--topic", "/nowhere"], TOPIC), (["--truth", "red?"], "--truth"), (["--every", "0"], "--every")],
+    [(["--topic", "/nowhere"], TOPIC), (["--truth", "red?"], "--truth"), (["--every", "0"], "--every"), (["--threshold", "1.1"], "--threshold")],
 )
 def test_wrong_arguments_are_told(program, environment, bag, tmp_path, more, says):
     done = vocabulary(program, environment, bag, tmp_path / "out.json", *more)

@@ -12,6 +12,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -74,10 +75,13 @@ def _boxes_by_counting(instance: np.ndarray, count: int) -> np.ndarray:
 
 
 class FrameStore:
-    """Frames and boxes of all shards in a folder, loaded into device memory as shards appear."""
+    """Frames and boxes of all shards in a folder, loaded into device memory as shards appear; of `part` (k, n) those whose name's
+    checksum is k modulo n."""
 
-    def __init__(self, folder: Path, device: torch.device, max_frames: int, readers: int = 8, levels: int = LEVELS) -> None:
-        self.folder, self.device, self.readers = folder, device, readers
+    def __init__(
+        self, folder: Path, device: torch.device, max_frames: int, readers: int = 8, levels: int = LEVELS, part: tuple[int, int] = (0, 1)
+    ) -> None:
+        self.folder, self.device, self.readers, self.part = folder, device, readers, part
         self.seen: set[Path] = set()
         self.lock = threading.Lock()
         first = self._read(self._wait_for_first())
@@ -108,7 +112,8 @@ class FrameStore:
 
     def load_new(self) -> int:
         """Load every shard not loaded yet; returns the number of frames held."""
-        paths = [p for p in sorted(self.folder.glob("*.npz")) if p not in self.seen]
+        which, of = self.part
+        paths = [p for p in sorted(self.folder.glob("*.npz")) if crc32(p.name.encode()) % of == which and p not in self.seen]
         with ThreadPoolExecutor(self.readers, thread_name_prefix="shards") as pool:
             # Bounded: at most `readers` shards are in host memory at once.
             for start in range(0, len(paths), self.readers):

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-WIDTH, HEIGHT = 320, 256
+WIDTH, HEIGHT = 448, 352
 STRIDES = (8, 16, 32)
 QUERIES = 300
 TEXT_COLUMNS = 256

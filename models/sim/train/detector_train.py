@@ -19,6 +19,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -32,6 +33,7 @@ from detector_model import HEIGHT, WIDTH, Detector, cell_centres  # noqa: E402
 from detector_quick import quick_ap  # noqa: E402
 from detector_views import CpuViews  # noqa: E402
 from muon import optimisers  # noqa: E402
+from team import Team, run_team  # noqa: E402
 
 
 class Average:
@@ -145,29 +147,33 @@ def watch_folder(store: FrameStore, stop: threading.Event, period: float) -> Non
         store.load_new()
 
 
-def train(args: argparse.Namespace) -> None:
+def train(args: argparse.Namespace, team: Team) -> None:
     begun = time.monotonic()
     device = torch.device("cuda" if torch.cuda.is_available() and not args.cpu else "cpu")
-    torch.manual_seed(args.seed)
+    torch.manual_seed(args.seed)  # the same weights in each process of a team
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")
     args.out.mkdir(parents=True, exist_ok=True)
     run = Run(args, device)
     run.restore()
+    leads, seed = team.rank == 0, args.seed + run.steps + 1_000_003 * team.rank
+    run.bank.rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
     cpu = device.type == "cpu"
     if cpu:
         torch.set_num_threads(args.threads)
-    store = FrameStore(args.data, device, args.max_frames, 1 if cpu else 8, 1 if cpu else 3)
+    store = FrameStore(args.data, device, args.max_frames, 1 if cpu else 8, 1 if cpu else 3, (team.rank, team.size))
     print(f"{store.load_new()} frames after {time.monotonic() - begun:.0f} s", flush=True)
+    if not store.count:
+        raise SystemExit(f"no shard of {args.data} falls to process {team.rank} of {team.size}: give fewer --processes or more shards")
     check = None
-    if args.val:
+    if args.val and leads:
         check = FrameStore(args.val, device, args.val_frames, 1, 1)
         check.load_new()
     stop = threading.Event()
     if args.rescan > 0:
         watcher = threading.Thread(target=watch_folder, args=(store, stop, args.rescan), name="shard-watch", daemon=True)
         watcher.start()
-    seed = args.seed + run.steps
     views = CpuViews(store, seed, args.damage, args.whole) if cpu else Views(store, seed)
     small = (args.small[0], args.small[1]) if cpu else (WIDTH, HEIGHT)
     cells_of = {size: tuple(v.to(device) for v in cell_centres(*size)) for size in (small, (WIDTH, HEIGHT))}
@@ -182,8 +188,9 @@ def train(args: argparse.Namespace) -> None:
     sums: dict[str, torch.Tensor] = {}
     last, window_images, window_start = None, 0, time.monotonic()
     saved = checked = time.monotonic()
-    while run.used < budget:
-        progress = run.used / budget
+    spent = at_start = run.used
+    while spent < budget:
+        progress = spent / budget
         for optimiser in run.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = rate_at(progress, args.rate)
@@ -202,6 +209,8 @@ def train(args: argparse.Namespace) -> None:
         loss, parts = detector_loss(run.net, outputs, phrases, batch, *cells_of[size])
         run.net.zero_grad(set_to_none=True)
         loss.backward()
+        # The time too, so that all follow one schedule and end at the same step.
+        run.used = spent = team.average([p.grad for p in run.net.parameters() if p.grad is not None], run.used)
         norm = nn.utils.clip_grad_norm_(run.net.parameters(), 5.0)
         # A broken step (overflow) is left out, without waiting for the device.
         ok = torch.isfinite(norm)
@@ -214,9 +223,9 @@ def train(args: argparse.Namespace) -> None:
         for k, v in {"loss": loss.detach(), "norm": norm, **parts}.items():
             sums[k] = sums.get(k, 0) + torch.where(torch.isfinite(v), v, 0.0)
         run.steps += 1
-        run.images += args.batch
-        window_images += args.batch
-        if run.steps % args.log_every == 0:
+        run.images += args.batch * team.size
+        window_images += args.batch * team.size
+        if leads and run.steps % args.log_every == 0:
             shown = {k: round(float(v) / args.log_every, 4) for k, v in sums.items()}  # waits for the device
             now = time.monotonic()
             shown |= {"step": run.steps, "minutes": round(run.used / 60, 2), "frames": store.count}
@@ -231,17 +240,19 @@ def train(args: argparse.Namespace) -> None:
         if last is not None:  # the first step's compilation does not count
             run.used += now - last
         last = now
-        if now - saved > args.save_every:
+        if leads and now - saved > args.save_every:
             run.save()
             saved = time.monotonic()
         if check is not None and now - checked > args.check_every:
             result = quick_ap(run.averaged(), run.bank.own_names(), check, args.val_frames)
             print(json.dumps({"step": run.steps, **result}), flush=True)
             checked = last = window_start = time.monotonic()
-        if args.stop_after and now - begun > args.stop_after * 60:
+        if args.stop_after and spent - at_start > args.stop_after * 60:
             print("stopped by --stop-after; run again to go on", flush=True)
             break
     stop.set()
+    if not leads:
+        return
     run.save()
     if check is not None:
         print(json.dumps({"step": run.steps, **quick_ap(run.averaged(), run.bank.own_names(), check, args.val_frames)}), flush=True)
@@ -284,7 +295,11 @@ def main() -> None:
     p.add_argument("--whole", type=float, default=0.3, help="on a CPU: share of frames shown whole, not as a crop")
     p.add_argument("--average", type=float, default=0.9993, help="decay of the averaged weights per step")
     p.add_argument("--no-compile", action="store_true")
-    train(p.parse_args())
+    p.add_argument("--processes", type=int, default=1, help="on a CPU: so many with a core each, each on its part of the shards")
+    args = p.parse_args()
+    if args.processes > 1 and not args.cpu:
+        p.error("--processes is for training on a CPU: give --cpu as well")
+    run_team(args.processes, train, args)
 
 
 if __name__ == "__main__":

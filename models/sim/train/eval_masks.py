@@ -1,6 +1,6 @@
 """Measures a segmenter bundle with ONNX Runtime, on rendered frames of held-out seeds and on photographs.
 
-    python eval_masks.py --bundle ../segmenter --frames DIR --photos ../../../shared/data/photos --json masks.json
+    python eval_masks.py --bundle ../segmenter --frames DIR --photos PHOTOS --json masks.json
 
 Rendered frames: the shards of ``scenelex_sim.dataset`` made from seeds that were never trained on. Photographs: a folder in
 the COCO-panoptic layout (``images/``, ``panoptic/``, ``panoptic.json``); every segment is asked for by its box.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use scenelex::{
     imaging::{DecodeLimits, ImageDecoder},
     replay::{Bag, MessageQuery},
@@ -36,6 +36,9 @@ use tokio_util::sync::CancellationToken;
 use self::proposers::{ProposerArgs, Proposers};
 use super::{INTERRUPTED, bags, interrupt::Interrupt, progress::Progress, say};
 
+/// How often is looked for a signal while a language model is waited for.
+const SIGNAL_POLL: Duration = Duration::from_millis(50);
+
 /// List what is there to see in a recording: a ranked vocabulary with its hierarchy.
 ///
 /// Follows LLM2Labels: on every image the detector is asked for many words, or a tagger and a captioner say what they see
@@ -57,6 +60,12 @@ pub struct VocabularyArgs {
     /// Share of an image's lowest-ranked proposals that is discarded
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     percentile: f32,
+    /// Least probability of a proposal, its occurrences aggregated, in [0, 1]
+    #[arg(long, default_value_t = 0.0, value_name = "P", value_parser = probability)]
+    threshold: f32,
+    /// How the probabilities of a label that several looks at an image propose become one
+    #[arg(long, value_enum, default_value_t = AggregationArg::Avg, value_name = "HOW")]
+    aggregation: AggregationArg,
     /// Most classes in the vocabulary
     #[arg(long, default_value_t = 256, value_name = "N")]
     max_classes: usize,
@@ -87,6 +96,38 @@ pub struct VocabularyArgs {
     /// File for the result
     #[arg(short, long, default_value = "out/vocabulary.json", value_name = "FILE")]
     out: PathBuf,
+}
+
+/// The node's parameter `refresh.aggregation`; its values are understood too.
+#[derive(Clone, Copy, ValueEnum)]
+enum AggregationArg {
+    /// Their mean
+    #[value(alias = "average")]
+    Avg,
+    /// Their product
+    Product,
+    /// The smallest
+    #[value(alias = "minimum")]
+    Min,
+    /// The greatest
+    #[value(alias = "maximum")]
+    Max,
+}
+
+impl From<AggregationArg> for Aggregation {
+    fn from(aggregation: AggregationArg) -> Self {
+        match aggregation {
+            AggregationArg::Avg => Self::Average,
+            AggregationArg::Product => Self::Product,
+            AggregationArg::Min => Self::Minimum,
+            AggregationArg::Max => Self::Maximum,
+        }
+    }
+}
+
+fn probability(text: &str) -> Result<f32, String> {
+    let number: f32 = text.parse().map_err(|_| "expected a number from 0 to 1".to_owned())?;
+    if (0.0..=1.0).contains(&number) { Ok(number) } else { Err("expected a number from 0 to 1".to_owned()) }
 }
 
 #[derive(Serialize)]
@@ -146,7 +187,10 @@ pub fn run(args: &VocabularyArgs) -> Result<ExitCode> {
     let seconds_per_image = took.as_secs_f64() / ranking.images().max(1) as f64;
     let candidates = ranking.candidates();
     let strongest = candidates.get(..args.max_classes).unwrap_or(&candidates);
-    let Refreshed { classes, refinement, .. } = group(strongest, chat, lexicon, limits)?;
+    let grouped = group(strongest, chat, lexicon, limits, raised(&interrupt))?;
+    let Some(Refreshed { classes, refinement, .. }) = grouped else {
+        return Ok(ExitCode::from(INTERRUPTED));
+    };
 
     let quality = truth.map(|truth| {
         let labels: Vec<Arc<str>> = candidates.iter().map(|candidate| Arc::clone(&candidate.label)).collect();
@@ -257,7 +301,7 @@ fn look(
     let known = bag.topics().iter().find(|t| t.name == topic);
     let compressed = known.is_some_and(|t| t.type_name == CompressedImage::TYPE);
     let total = known.map_or(0, |t| t.message_count);
-    let filter = Filter { percentile: args.percentile, threshold: 0.0 };
+    let filter = Filter { percentile: args.percentile, threshold: args.threshold };
     let mut decoder = ImageDecoder::new(DecodeLimits::default());
     let (mut image, mut rgb) = (CameraImage::default(), RgbImage::default());
     let (mut all, mut progress, mut bad) = (DatasetRanking::default(), Progress::new("looking"), 0_u64);
@@ -292,7 +336,7 @@ fn look(
                 samples.extend(proposer.propose(&rgb, &|| !interrupt.is_raised())?.samples);
             }
             took += start.elapsed();
-            Ok(Ranking::of(&samples, Aggregation::Average, limits))
+            Ok(Ranking::of(&samples, args.aggregation.into(), limits))
         };
         match propose() {
             Ok(mut ranking) => {
@@ -314,20 +358,40 @@ fn look(
     Ok(Some(Looked { ranking: all, took, problems }))
 }
 
-/// Classes with synonyms and parents. A language model that fails leaves it to the lexicon; where there is none the
-/// candidates are the classes, for looking at the images took long.
+/// Ends once a signal came. Looks for one again and again: the thread that gets it knows nothing of our runtime.
+async fn raised(interrupt: &Interrupt) {
+    while !interrupt.is_raised() {
+        tokio::time::sleep(SIGNAL_POLL).await;
+    }
+}
+
+/// Classes with synonyms and parents; `None` when `stopped` ends first. A language model that fails leaves it to the
+/// lexicon; where there is none the candidates are the classes, for looking at the images took long.
 fn group(
     candidates: &[Candidate],
     chat: Option<ChatClient>,
     lexicon: Option<Arc<Lexicon>>,
     limits: VocabularyLimits,
-) -> Result<Refreshed> {
+    stopped: impl Future<Output = ()>,
+) -> Result<Option<Refreshed>> {
     let config = RefreshConfig { limits, ..RefreshConfig::default() };
     let mut refresher = Refresher::new(config, Vec::new(), chat.map(Arc::new), lexicon, |_| None);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let refined = match runtime.block_on(refresher.refine(candidates, &CancellationToken::new())) {
-        Ok(refined) => refined,
-        Err(error) => Refreshed {
+    let cancel = CancellationToken::new();
+    let outcome = runtime.block_on(async {
+        // A question that is given up on is closed with its connection.
+        tokio::select! {
+            biased;
+            () = stopped => None,
+            refined = refresher.refine(candidates, &cancel) => Some(refined),
+        }
+    });
+    // A name server that does not answer must not hold up the end.
+    runtime.shutdown_background();
+    let refined = match outcome {
+        None => return Ok(None),
+        Some(Ok(refined)) => refined,
+        Some(Err(error)) => Refreshed {
             classes: candidates.iter().map(|c| ClassSpec { score: c.score, ..ClassSpec::new(&*c.label) }).collect(),
             refinement: Refinement::Proposals,
             refused: 0,
@@ -337,7 +401,7 @@ fn group(
     if let Some(trouble) = &refined.trouble {
         tracing::warn!(trouble, "grouped by the {} instead", refined.refinement.as_str());
     }
-    Ok(refined)
+    Ok(Some(refined))
 }
 
 fn print(classes: &[ClassSpec], refinement: Refinement, images: usize, quality: Option<&Quality>) {
@@ -362,5 +426,63 @@ fn print_tree(classes: &[ClassSpec], class: &ClassSpec, depth: usize) {
     say(&format!("{:indent$}{}{others}  {:.2}", "", class.label, class.score, indent = 2 * depth));
     for child in classes.iter().filter(|child| child.parent == class.label) {
         print_tree(classes, child, depth + 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: VocabularyArgs,
+    }
+
+    /// Threshold and aggregation of a command line.
+    fn parsed(more: &[&str]) -> Result<(f32, Aggregation), String> {
+        let line = ["vocabulary", "BAG"].into_iter().chain(more.iter().copied());
+        let args = Cli::try_parse_from(line).map_err(|error| error.to_string())?.args;
+        Ok((args.threshold, args.aggregation.into()))
+    }
+
+    #[test]
+    fn the_filter_is_set_on_the_command_line() {
+        assert_eq!(parsed(&[]), Ok((0.0, Aggregation::Average)));
+        for (name, aggregation) in [
+            ("avg", Aggregation::Average),
+            ("average", Aggregation::Average),
+            ("product", Aggregation::Product),
+            ("min", Aggregation::Minimum),
+            ("maximum", Aggregation::Maximum),
+        ] {
+            assert_eq!(parsed(&["--threshold", "0.68", "--aggregation", name]), Ok((0.68, aggregation)));
+        }
+        for wrong in ["1.5", "-0.1", "NaN", "half"] {
+            let error = parsed(&[&format!("--threshold={wrong}")]).unwrap_err();
+            assert!(error.contains("from 0 to 1"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_signal_ends_the_wait_for_the_language_model() {
+        // Takes the connection and never says a word.
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let config = ChatConfig {
+            base_url: format!("http://{}/v1", silent.local_addr().unwrap()),
+            key_variable: String::new(),
+            ..ChatConfig::default()
+        };
+        let chat = ChatClient::new(config).unwrap();
+        let candidates = [Candidate { label: Arc::from("mug"), occurrences: 1, probability: 1.0, score: 1.0 }];
+        let signal = async { tokio::time::sleep(Duration::from_millis(200)).await };
+        let start = Instant::now();
+        let grouped = group(&candidates, Some(chat), None, VocabularyLimits::default(), signal).unwrap();
+        assert!(grouped.is_none());
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
     }
 }

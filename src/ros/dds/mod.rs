@@ -29,15 +29,34 @@ use super::transport::{
     ServiceHandler, TopicInfo, Transport, TransportError,
 };
 
-/// How long a reliable write waits for room when a reader does not keep up, where it may wait.
+/// What a reliable writer does about readers that do not keep up.
+#[derive(Clone, Copy)]
+struct Backlog {
+    /// How long a write waits for room.
+    patience: rustdds::Duration,
+    /// Unacknowledged samples that there is room for, or as many as the history keeps, where that is more.
+    room: i32,
+}
+
+/// How long a reliable write waits for room, where it may wait.
 const MAX_BLOCKING: rustdds::Duration = rustdds::Duration::from_millis(100);
 
-/// The same where a frame waits. Not nothing: a reliable reader that comes leaves no room until it has acknowledged what
-/// was sent before, and what is refused meanwhile nobody gets.
-const IN_HASTE: rustdds::Duration = rustdds::Duration::from_millis(10);
+/// The usual. The crate's own room, for 8192 images, would not fit in memory.
+const USUAL: Backlog = Backlog { patience: MAX_BLOCKING, room: 16 };
 
-/// Unacknowledged samples a reliable writer holds at most; the crate's default of 8192 images would not fit in memory.
-const MIN_WINDOW: i32 = 16;
+/// Where a frame waits. Not without patience: a reliable reader that comes leaves no room until it has acknowledged what
+/// was sent before, and what is refused meanwhile nobody gets.
+const IN_HASTE: Backlog = Backlog { patience: rustdds::Duration::from_millis(10), ..USUAL };
+
+/// For small messages to many readers, of which one that has vanished must not keep them from the others.
+const SMALL: Backlog = Backlog { room: 512, ..USUAL };
+
+/// The graph's: as [`SMALL`], but whoever changes it must not be held up. What is refused is published later.
+const GRAPH: Backlog = Backlog { patience: rustdds::Duration::ZERO, ..SMALL };
+
+/// For state of which only the newest counts: the more room there is, the more of the past gets whoever comes late
+/// ([`policies`]). What is refused is published again.
+const STATE: Backlog = Backlog { room: 1, ..USUAL };
 
 /// No network at all, for a node that must not be found.
 const NOBODY: [std::net::Ipv4Addr; 0] = [];
@@ -101,9 +120,9 @@ impl DdsTransport {
         topic: &str,
         type_name: &str,
         qos: Qos,
-        patience: rustdds::Duration,
+        backlog: Backlog,
     ) -> Result<publisher::DdsPublisher, TransportError> {
-        publisher::DdsPublisher::new(&self.endpoints, &self.graph, (topic, type_name), qos, patience)
+        publisher::DdsPublisher::new(&self.endpoints, &self.graph, (topic, type_name), qos, backlog)
     }
 }
 
@@ -113,7 +132,7 @@ impl Transport for DdsTransport {
     }
 
     fn advertise(&self, topic: &str, type_name: &str, qos: Qos) -> Result<Arc<dyn RawPublisher>, TransportError> {
-        Ok(Arc::new(self.publisher(topic, type_name, qos, MAX_BLOCKING)?))
+        Ok(Arc::new(self.publisher(topic, type_name, qos, USUAL)?))
     }
 
     fn advertise_in_haste(
@@ -123,6 +142,10 @@ impl Transport for DdsTransport {
         qos: Qos,
     ) -> Result<Arc<dyn RawPublisher>, TransportError> {
         Ok(Arc::new(self.publisher(topic, type_name, qos, IN_HASTE)?))
+    }
+
+    fn advertise_state(&self, topic: &str, type_name: &str) -> Result<Arc<dyn RawPublisher>, TransportError> {
+        Ok(Arc::new(self.publisher(topic, type_name, Qos::LATCHED, STATE)?.of_state()))
     }
 
     fn subscribe(
@@ -181,8 +204,7 @@ fn not_a_type(what: &'static str, name: &str, type_name: &str) -> TransportError
 /// Which end of a topic a QoS is for.
 #[derive(Clone, Copy)]
 enum End {
-    /// A write waits this long for room where a reliable reader does not keep up.
-    Writer(rustdds::Duration),
+    Writer(Backlog),
     Reader,
 }
 
@@ -190,7 +212,7 @@ enum End {
 fn policies(qos: Qos, end: End) -> QosPolicies {
     let builder = match (qos.reliability, end) {
         (Reliability::BestEffort, _) => QosPolicyBuilder::new().best_effort(),
-        (Reliability::Reliable, End::Writer(patience)) => QosPolicyBuilder::new().reliable(patience),
+        (Reliability::Reliable, End::Writer(backlog)) => QosPolicyBuilder::new().reliable(backlog.patience),
         (Reliability::Reliable, End::Reader) => QosPolicyBuilder::new().reliable(MAX_BLOCKING),
     };
     let builder = builder.durability(match qos.durability {
@@ -209,14 +231,32 @@ fn policies(qos: Qos, end: End) -> QosPolicies {
         }
         _ => builder,
     };
-    // RustDDS readers queue up to the resource limit whatever the history depth says, and its writers hold as many
-    // unacknowledged samples: the limit is what makes KEEP_LAST true and memory bounded.
+    // RustDDS readers queue up to the resource limit whatever the history depth says: the limit is what makes KEEP_LAST
+    // true. Of a reliable writer's samples it bounds those that a reader has not acknowledged. All others stay too where a
+    // reliable reader is matched, and where a late one would get them (transient local), until the writer cleans up, every
+    // 6 s. What it keeps then is the history's depth or, while no reliable reader is there, one sample more than the limit.
     let limit = match (end, depth) {
         (End::Reader, Some(depth)) => depth,
-        (End::Writer(_), Some(depth)) => depth.max(MIN_WINDOW),
+        (End::Writer(backlog), Some(depth)) => depth.max(backlog.room),
         (_, None) => 1024,
     };
     builder
         .resource_limits(ResourceLimits { max_samples: limit, max_instances: 1, max_samples_per_instance: limit })
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_writer_has_room_for_its_history_and_its_backlog() {
+        let limit = |qos, end| policies(qos, end).resource_limits().unwrap().max_samples;
+        assert_eq!(limit(Qos::RELIABLE, End::Writer(USUAL)), 16);
+        assert_eq!(limit(Qos::RELIABLE, End::Writer(SMALL)), 512, "services");
+        assert_eq!(limit(Qos::LATCHED, End::Writer(GRAPH)), 512);
+        assert_eq!(limit(Qos::LATCHED, End::Writer(STATE)), 1, "who comes late gets little else than the newest");
+        assert_eq!(limit(Qos::ROSOUT, End::Writer(USUAL)), 1000);
+        assert_eq!(limit(Qos::LATEST, End::Reader), 1);
+    }
 }

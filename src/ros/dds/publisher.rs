@@ -2,7 +2,10 @@
 
 use std::{
     iter,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,7 +15,7 @@ use rustdds::{
 };
 
 use super::{
-    End, Endpoints, Qos, TransportError,
+    Backlog, End, Endpoints, Qos, TransportError,
     graph::Graph,
     names, not_a_type,
     peers::{Event, Peers, Side},
@@ -33,14 +36,14 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Of `topic` (DDS names). A write waits up to `patience` for room where a reliable reader does not keep up.
+    /// Of `topic` (DDS names).
     pub fn new(
         endpoints: &Endpoints,
         (topic, type_name): (&str, &str),
         qos: Qos,
-        patience: rustdds::Duration,
+        backlog: Backlog,
     ) -> Result<Self, String> {
-        let policies = policies(qos, End::Writer(patience));
+        let policies = policies(qos, End::Writer(backlog));
         let on = endpoints.topic(topic, type_name, &policies)?;
         let publisher = endpoints.publisher.clone();
         let writer = publisher.create_datawriter_no_key(&on, Some(policies.clone())).map_err(|e| e.to_string())?;
@@ -87,6 +90,8 @@ pub struct DdsPublisher {
     writer: Writer,
     topic: String,
     graph: Arc<Graph>,
+    /// Of state: whether there was an earlier one.
+    earlier: Option<AtomicBool>,
 }
 
 impl DdsPublisher {
@@ -95,13 +100,26 @@ impl DdsPublisher {
         graph: &Arc<Graph>,
         (topic, type_name): (&str, &str),
         qos: Qos,
-        patience: rustdds::Duration,
+        backlog: Backlog,
     ) -> Result<Self, TransportError> {
         let create = |reason| TransportError::Create { what: "publisher", name: topic.to_owned(), reason };
         let dds_type = names::dds_type(type_name).ok_or_else(|| not_a_type("publisher", topic, type_name))?;
-        let writer = Writer::new(endpoints, (&names::dds_topic(topic), &dds_type), qos, patience).map_err(create)?;
+        let writer = Writer::new(endpoints, (&names::dds_topic(topic), &dds_type), qos, backlog).map_err(create)?;
         graph.add_writer(writer.guid());
-        Ok(Self { writer, topic: topic.to_owned(), graph: Arc::clone(graph) })
+        Ok(Self { writer, topic: topic.to_owned(), graph: Arc::clone(graph), earlier: None })
+    }
+
+    /// Publishes state. Without a reader RustDDS keeps the sample before the newest too, and who comes late gets it first:
+    /// it is the same one then.
+    pub fn of_state(mut self) -> Self {
+        self.earlier = Some(AtomicBool::new(false));
+        self
+    }
+
+    fn send(&self, body: Bytes) -> Result<(), TransportError> {
+        let options = WriteOptionsBuilder::new().source_timestamp(Timestamp::now()).build();
+        let sent = self.writer.write(body, options).map(|_| ());
+        sent.map_err(|reason| TransportError::Publish { topic: self.topic.clone(), reason })
     }
 }
 
@@ -112,11 +130,15 @@ impl RawPublisher for DdsPublisher {
             // RustDDS fixes the byte order per writer; nothing on this side produces big endian.
             return Err(CdrError::Encapsulation(0).into());
         }
-        let options = WriteOptionsBuilder::new().source_timestamp(Timestamp::now()).build();
-        self.writer
-            .write(message.slice(ENCAPSULATION..), options)
-            .map(|_| ())
-            .map_err(|reason| TransportError::Publish { topic: self.topic.clone(), reason })
+        self.graph.catch_up();
+        let body = message.slice(ENCAPSULATION..);
+        let Some(earlier) = &self.earlier else { return self.send(body) };
+        self.send(body.clone())?;
+        if earlier.swap(true, Ordering::Relaxed) && self.subscribers() == 0 {
+            // Only of use to who comes late; the newest is on its way.
+            let _ = self.send(body);
+        }
+        Ok(())
     }
 
     fn subscribers(&self) -> usize {

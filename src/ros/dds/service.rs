@@ -21,7 +21,7 @@ use rustdds::{
 };
 
 use super::{
-    Endpoints, MAX_BLOCKING, Qos, TransportError,
+    Endpoints, Qos, SMALL, TransportError, USUAL,
     graph::Graph,
     names, not_a_type,
     publisher::Writer,
@@ -121,7 +121,7 @@ impl DdsServer {
         let create = |reason| TransportError::Create { what: "service", name: service.to_owned(), reason };
         let names = names::service(service, type_name).ok_or_else(|| not_a_type("service", service, type_name))?;
         let topic = (names.response_topic.as_str(), names.response_type.as_str());
-        let responses = Arc::new(Writer::new(endpoints, topic, Qos::RELIABLE, MAX_BLOCKING).map_err(create)?);
+        let responses = Arc::new(Writer::new(endpoints, topic, Qos::RELIABLE, SMALL).map_err(create)?);
         let (writer, name) = (Arc::clone(&responses), service.to_owned());
         let mut clients = Clients::default();
         let drain = move |reader: &SimpleDataReader<Received, ReceivedAdapter>, stop: &AtomicBool| {
@@ -262,7 +262,7 @@ impl DdsClient {
         let create = |reason| TransportError::Create { what: "client", name: service.to_owned(), reason };
         let names = names::service(service, type_name).ok_or_else(|| not_a_type("client", service, type_name))?;
         let topic = (names.request_topic.as_str(), names.request_type.as_str());
-        let requests = Writer::new(endpoints, topic, Qos::RELIABLE, MAX_BLOCKING).map_err(create)?;
+        let requests = Writer::new(endpoints, topic, Qos::RELIABLE, USUAL).map_err(create)?;
         let (sender, responses) = bounded(16);
         let name = service.to_owned();
         let drain = move |reader: &SimpleDataReader<Received, ReceivedAdapter>, stop: &AtomicBool| {

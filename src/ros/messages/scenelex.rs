@@ -80,7 +80,7 @@ pub struct VocabularyEntry {
 pub struct Vocabulary {
     /// Time of the change.
     pub header: Header,
-    /// Rises by one with every accepted change.
+    /// Rises by one with every accepted change; 0 before the first, and anew whenever the node is configured.
     pub version: u64,
     /// `configuration`, `topic` or `service`.
     pub source: String,

@@ -11,7 +11,10 @@ mod service;
 mod subscription;
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -182,10 +185,15 @@ impl Transport for R2rTransport {
         handler: MessageHandler,
     ) -> Result<Box<dyn RawSubscription>, TransportError> {
         let (name, kind, shown) = (self.rcl_name(topic), type_name.to_owned(), topic.to_owned());
-        let stop = self.create("subscription", topic, type_name, move |owned| {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let subscribed = self.create("subscription", topic, type_name, move |owned| {
             let stream = owned.node.subscribe_raw(&name, &kind, profile(qos))?;
-            Ok(owned.subscribed(Box::new(stream), handler, shown))
-        })?;
+            owned.subscribed(Box::new(stream), handler, shown, stopped);
+            Ok(())
+        });
+        // Where the thread did not answer in time it may still subscribe.
+        subscribed.inspect_err(|_| stop.store(true, Ordering::Release))?;
         Ok(Box::new(R2rSubscription { topic: topic.to_owned(), tasks: self.tasks.clone(), stop }))
     }
 

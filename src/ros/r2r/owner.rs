@@ -61,16 +61,15 @@ impl Owned {
         Ok((Self { node, ending: false, serving: false, subscriptions: Vec::new() }, full_name))
     }
 
-    /// Calls `handler` for what comes out of `stream` until the flag given back is set.
+    /// Calls `handler` for what comes out of `stream` until `stop` is set.
     pub fn subscribed(
         &mut self,
         stream: Box<dyn Stream<Item = Vec<u8>> + Unpin>,
         handler: MessageHandler,
         topic: String,
-    ) -> Arc<AtomicBool> {
-        let stop = Arc::new(AtomicBool::new(false));
-        self.subscriptions.push(Subscribed { stream, handler, topic, stop: Arc::clone(&stop) });
-        stop
+        stop: Arc<AtomicBool>,
+    ) {
+        self.subscriptions.push(Subscribed { stream, handler, topic, stop });
     }
 
     /// Until somebody sets `ending`, or every sender of tasks is gone.

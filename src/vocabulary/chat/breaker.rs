@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::config::DAY;
+
 /// When the breaker opens and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BreakerConfig {
@@ -11,7 +13,7 @@ pub struct BreakerConfig {
     pub failures: u32,
     /// First pause. Each failed trial doubles it.
     pub pause: Duration,
-    /// Longest pause. A `Retry-After` beyond it is cut to it as well.
+    /// Longest pause of our own choosing. A `Retry-After` may ask for more, up to a day.
     pub max_pause: Duration,
 }
 
@@ -82,12 +84,12 @@ impl Breaker {
         };
     }
 
-    /// Stays open for at least `wait`: the endpoint has asked for it.
+    /// Stays open for at least `wait`: the endpoint has asked for it. A day is believed; more may as well be a mistake.
     pub(super) fn hold(&mut self, now: Instant, wait: Duration) {
         if wait.is_zero() {
             return;
         }
-        let held = now + wait.min(self.config.max_pause);
+        let held = now + wait.min(DAY);
         self.phase = match self.phase {
             // No pause of ours has been served yet: a failed trial starts with the first one.
             Phase::Closed { .. } => Phase::Open { until: held, pause: Duration::ZERO },
@@ -163,9 +165,13 @@ mod tests {
         assert_eq!(breaker.admit(start), Err(seconds(20)));
         breaker.hold(start, seconds(5));
         assert_eq!(breaker.admit(start), Err(seconds(20)));
+        // Longer than any pause of our own.
+        breaker.hold(start, seconds(3600));
+        assert_eq!(breaker.admit(start), Err(seconds(3600)));
+        assert_eq!(breaker.status(start), BreakerStatus::Open { retry_in: seconds(3600) });
         breaker.hold(start, seconds(1_000_000));
-        assert_eq!(breaker.admit(start), Err(seconds(35)));
-        let later = start + seconds(35);
+        assert_eq!(breaker.admit(start), Err(seconds(86_400)));
+        let later = start + seconds(86_400);
         assert_eq!(breaker.admit(later), Ok(()));
         breaker.failed(later);
         assert_eq!(breaker.admit(later), Err(seconds(10)));

@@ -132,11 +132,12 @@ impl ChatClient {
     #[must_use]
     pub fn status(&self) -> ChatStatus {
         let now = Instant::now();
+        let unrecorded = self.recorder.as_ref().map_or(0, Recorder::lost);
         let mut state = self.state();
         let requests_left_this_hour = state.budget.left_at(now);
         let breaker = state.breaker.status(now);
         let Counters { requests, replies, replayed, failures, last_error } = state.counters.clone();
-        ChatStatus { requests, replies, replayed, failures, breaker, requests_left_this_hour, last_error }
+        ChatStatus { requests, replies, replayed, unrecorded, failures, breaker, requests_left_this_hour, last_error }
     }
 
     /// From the recording, where it has an answer, else from the endpoint.

@@ -51,8 +51,8 @@ pub struct ChatConfig {
     pub base_url: String,
     /// The model's name at the endpoint.
     pub model: String,
-    /// The environment variable that holds the key. Empty: none is sent. Where the variable is not set, an endpoint on
-    /// this machine is asked without a key; any other is an error.
+    /// The environment variable that holds the key: letters, digits and `_`, at most 64, no digit first. Empty: none is
+    /// sent. Where the variable is not set, an endpoint on this machine is asked without a key; any other is an error.
     pub key_variable: String,
     /// Whether plain `http` may leave this machine. The key then crosses the network readable for everyone on it.
     pub allow_http: bool,
@@ -105,7 +105,7 @@ pub enum ChatConfigError {
     /// The base URL is not one that may be asked.
     #[error("base URL {url}: {reason}")]
     Url {
-        /// As configured; hidden where it might hold a password.
+        /// Its scheme, host, port and path; nothing of what is no web address.
         url: String,
         /// What is wrong with it.
         reason: String,
@@ -121,19 +121,15 @@ pub enum ChatConfigError {
         found: String,
     },
     /// The variable with the key is not set.
-    #[error(
-        "the environment variable {variable} is not set; it has to hold the endpoint's key (configure an empty name for none)"
-    )]
+    #[error("{variable} is not set; it has to hold the endpoint's key (configure an empty name for none)")]
     KeyMissing {
-        /// Its name.
+        /// What it is called, without its name where that may be a key.
         variable: String,
     },
     /// The variable does not hold a key.
-    #[error(
-        "the environment variable {variable} does not hold a key: expected visible ASCII characters without spaces"
-    )]
+    #[error("{variable} does not hold a key: expected visible ASCII characters without spaces")]
     KeyForm {
-        /// Its name. The content stays untold.
+        /// What it is called, without its name where that may be a key. The content stays untold.
         variable: String,
     },
     /// The HTTP or TLS library cannot be set up.
@@ -156,8 +152,10 @@ pub enum ChatConfigError {
 }
 
 /// A day: nothing here is waited for any longer, and no sum of times can overflow.
-const DAY: Duration = Duration::from_secs(24 * 3600);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 const MILLISECOND: Duration = Duration::from_millis(1);
+/// Longest name of an environment variable, in bytes.
+const LONGEST_NAME: usize = 64;
 
 impl ChatConfig {
     /// Checks everything but the URL and the key.
@@ -165,6 +163,12 @@ impl ChatConfig {
         let Self { timeouts, retry, breaker, .. } = self;
         if self.model.trim().is_empty() || self.model.chars().any(char::is_control) {
             return Err(value("model", "the model's name".into(), format!("{:?}", self.model)));
+        }
+        if !self.key_variable.is_empty() && !is_variable_name(&self.key_variable) {
+            let expected = format!(
+                "the name of an environment variable (letters, digits and _, no digit first, at most {LONGEST_NAME})"
+            );
+            return Err(value("key_variable", expected, "something else (not shown, it may be the key itself)".into()));
         }
         for (name, found, least, most) in [
             ("timeouts.connect", timeouts.connect, MILLISECOND, DAY),
@@ -204,6 +208,12 @@ const fn value(name: &'static str, expected: String, found: String) -> ChatConfi
     ChatConfigError::Value { name, expected, found }
 }
 
+fn is_variable_name(name: &str) -> bool {
+    name.len() <= LONGEST_NAME
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,6 +237,19 @@ mod tests {
             change(&mut config);
             let Err(ChatConfigError::Value { name, .. }) = config.check() else { panic!("{expected} was accepted") };
             assert_eq!(name, expected);
+        }
+    }
+
+    #[test]
+    fn a_key_is_no_variables_name() {
+        let config = |name: &str| ChatConfig { key_variable: name.into(), ..ChatConfig::default() };
+        for good in ["", "OPENAI_API_KEY", "_key2", &"K".repeat(64)] {
+            config(good).check().unwrap();
+        }
+        for bad in ["sk-s3cret", "2_s3cret", "s3cret key", "s3crét", "s3cret=1", &"s3cret".repeat(11)] {
+            let error = config(bad).check().unwrap_err();
+            assert!(matches!(error, ChatConfigError::Value { name: "key_variable", .. }), "{error}");
+            assert!(!format!("{error} {error:?}").contains("s3cr"), "{error}");
         }
     }
 }

@@ -2,10 +2,15 @@
 
 use url::{Host, Url};
 
-use super::{ChatConfig, ChatConfigError, secret::Secret};
+use super::{
+    ChatConfig, ChatConfigError,
+    secret::{Secret, excerpt},
+};
 
 /// What every base URL is completed with.
 const PATH: &str = "chat/completions";
+/// Stands for an address of which nothing is safe to show.
+const HIDDEN: &str = "(not shown, it may hold a key)";
 
 /// An address that requests may be sent to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,11 +23,10 @@ pub(super) struct Endpoint {
 impl Endpoint {
     /// Checks the configured base.
     pub(super) fn new(base: &str, allow_http: bool) -> Result<Self, ChatConfigError> {
-        let error = |reason: &str| {
-            let url = if base.contains('@') { "(not shown, it contains @)".into() } else { format!("{base:?}") };
-            ChatConfigError::Url { url, reason: reason.into() }
-        };
-        let mut url = Url::parse(base.trim()).map_err(|e| error(&format!("not a URL: {e}")))?;
+        let parsed = Url::parse(base.trim());
+        let shown = parsed.as_ref().map_or_else(|_| HIDDEN.to_owned(), visible);
+        let error = |reason: &str| ChatConfigError::Url { url: shown.clone(), reason: reason.into() };
+        let mut url = parsed.map_err(|e| error(&format!("not a URL: {e}")))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(error("expected http or https"));
         }
@@ -44,6 +48,18 @@ impl Endpoint {
             .pop_if_empty()
             .extend(PATH.split('/'));
         Ok(Self { url, loopback })
+    }
+}
+
+/// What messages say of an address: scheme, host, port and path. A key may stand in each other part, and what is no web
+/// address may be the key itself.
+fn visible(url: &Url) -> String {
+    match url.host_str() {
+        Some(host) if matches!(url.scheme(), "http" | "https") => {
+            let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+            excerpt(&format!("{}://{host}{port}{}", url.scheme(), url.path()), None)
+        }
+        _ => HIDDEN.to_owned(),
     }
 }
 
@@ -69,10 +85,20 @@ pub(super) fn key(
     match variable(name).filter(|content| !content.trim().is_empty()) {
         Some(content) => match Secret::new(&content) {
             Some(key) => Ok(Some(key)),
-            None => Err(ChatConfigError::KeyForm { variable: name.clone() }),
+            None => Err(ChatConfigError::KeyForm { variable: called(name) }),
         },
         None if loopback => Ok(None),
-        None => Err(ChatConfigError::KeyMissing { variable: name.clone() }),
+        None => Err(ChatConfigError::KeyMissing { variable: called(name) }),
+    }
+}
+
+/// What messages call the variable of this name. Only capitals are shown: anything else may be the key, put in the
+/// name's place.
+fn called(name: &str) -> String {
+    if name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_') {
+        format!("the environment variable {name}")
+    } else {
+        "the environment variable named by llm.key_variable".to_owned()
     }
 }
 
@@ -114,18 +140,40 @@ mod tests {
 
     #[test]
     fn other_addresses_are_refused() {
-        for (base, reason) in [
-            ("", "not a URL"),
-            ("api.openai.com/v1", "not a URL"),
-            ("ftp://localhost/", "http or https"),
-            ("https://me:secret@example.org/v1", "password"),
-            ("https://me@example.org/v1", "password"),
-            ("https://example.org/v1?key=1", "query"),
-            ("https://example.org/v1/chat/completions", "without"),
+        let shown = "https://example.org/v1";
+        for (base, address, reason) in [
+            ("", HIDDEN, "not a URL"),
+            ("api.openai.com/v1?key=s3cret", HIDDEN, "not a URL"),
+            ("https://example.org:99999/v1?key=s3cret", HIDDEN, "not a URL"),
+            ("sk-s3cret", HIDDEN, "not a URL"),
+            ("sk:s3cret", HIDDEN, "http or https"),
+            ("ftp://s3cret/", HIDDEN, "http or https"),
+            ("https://me:s3cret@example.org/v1", shown, "password"),
+            ("https://s3cret@example.org/v1", shown, "password"),
+            ("https://example.org/v1?key=s3cret", shown, "query"),
+            ("https://example.org/v1#s3cret", shown, "query"),
+            ("http://[::2]:8000/v1?key=s3cret", "http://[::2]:8000/v1", "query"),
+            ("https://example.org/v1/chat/completions", "https://example.org/v1/chat/completions", "without"),
         ] {
-            let message = Endpoint::new(base, true).unwrap_err().to_string();
-            assert!(message.contains(reason), "{message}");
-            assert!(!message.contains("secret"), "{message}");
+            let error = Endpoint::new(base, true).unwrap_err();
+            let message = error.to_string();
+            assert!(message.starts_with(&format!("base URL {address}: ")) && message.contains(reason), "{message}");
+            assert!(!format!("{message} {error:?}").to_lowercase().contains("s3cret"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_key_in_place_of_its_variables_name_is_not_shown() {
+        for (name, shown) in
+            [("MY_KEY_2", "variable MY_KEY_2 "), ("sk_live_s3cret", "variable named by llm.key_variable ")]
+        {
+            let config = ChatConfig { key_variable: name.into(), ..ChatConfig::default() };
+            for content in [None, Some("a b".to_owned())] {
+                let error = key(&config, false, |_| content.clone()).unwrap_err();
+                let message = error.to_string();
+                assert!(message.contains(shown), "{message}");
+                assert!(!format!("{message} {error:?}").contains("s3cret"), "{message}");
+            }
         }
     }
 

@@ -4,7 +4,10 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -15,6 +18,9 @@ use super::{
     ChatError, ChatRequest,
     error::{Health, RECORDED_KINDS},
 };
+
+/// Largest recording, in bytes. What is longer is not replayed, so no more is written either.
+pub(super) const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 /// One exchange, as its line says it. Exactly one of `reply` and `error` is there. The picture itself is not.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -120,6 +126,8 @@ impl Exchange {
 pub(super) struct Recorder {
     path: PathBuf,
     sink: Mutex<Sink>,
+    /// Exchanges that are not in the file.
+    lost: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -129,6 +137,8 @@ struct Sink {
     torn: bool,
     /// The user has been told that writing fails.
     warned: bool,
+    /// Another line would make the file too long to be replayed.
+    full: bool,
 }
 
 impl Recorder {
@@ -140,37 +150,63 @@ impl Recorder {
             file.seek(SeekFrom::End(-1))?;
             file.read_exact(&mut last)?;
         }
-        let sink = Sink { file, torn: last != [b'\n'], warned: false };
-        Ok(Self { path: path.to_owned(), sink: Mutex::new(sink) })
+        let sink = Sink { file, torn: last != [b'\n'], warned: false, full: false };
+        Ok(Self { path: path.to_owned(), sink: Mutex::new(sink), lost: AtomicU64::new(0) })
     }
 
-    /// Adds one line. A disk that fails costs a warning, once, and the line; never the answer.
+    /// Adds one line. A disk that fails costs a warning, once, and the line; never the answer. A file that has grown as
+    /// long as a replay accepts stays as it is from then on, with a warning too.
     pub(super) fn add(&self, exchange: &Exchange) {
         let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = serde_json::to_string(exchange).map_err(io::Error::from).and_then(|line| sink.write(&line));
-        if let Err(error) = written {
-            sink.torn = true;
-            if !std::mem::replace(&mut sink.warned, true) {
-                tracing::warn!("recording {}: {error}; further failures are not reported", self.path.display());
+        if !sink.full {
+            let line = serde_json::to_string(exchange).map_err(io::Error::from);
+            let path = self.path.display();
+            match line.and_then(|line| sink.write(&line)) {
+                Ok(true) => return,
+                Ok(false) => {
+                    sink.full = true;
+                    tracing::warn!(
+                        "recording {path}: it is complete, for longer than {MAX_BYTES} bytes it could not be replayed; \
+                         nothing more is recorded"
+                    );
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut sink.warned, true) {
+                        tracing::warn!("recording {path}: {error}; further failures are not reported");
+                    }
+                }
             }
         }
+        self.lost.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Exchanges that could not be added.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
     }
 }
 
 impl Sink {
-    fn write(&mut self, line: &str) -> io::Result<()> {
-        // In one piece, so that a stop hardly ever tears it.
+    /// Adds a line; whether there was room for it.
+    fn write(&mut self, line: &str) -> io::Result<bool> {
         let start = if self.torn { "\n" } else { "" };
-        self.file.write_all(format!("{start}{line}\n").as_bytes())?;
+        let text = format!("{start}{line}\n");
+        // Asked each time: a write that failed may have left a part of the line.
+        if self.file.metadata()?.len().saturating_add(text.len() as u64) > MAX_BYTES {
+            return Ok(false);
+        }
+        self.torn = true;
+        // In one piece, so that a stop hardly ever tears it.
+        self.file.write_all(text.as_bytes())?;
         self.file.flush()?;
         self.torn = false;
-        Ok(())
+        Ok(true)
     }
 }
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::Schema;
+    use super::super::{Schema, replay::Replay};
     use super::*;
 
     pub(in super::super) fn question(user: &str) -> ChatRequest {
@@ -238,6 +274,27 @@ pub(super) mod tests {
             recorder.add(&Exchange::new("m", &question("q"), &Ok("text".into()), Duration::ZERO).unwrap());
         }
         assert!(recorder.sink.lock().unwrap().warned);
+        assert_eq!(recorder.lost(), 2);
+    }
+
+    #[test]
+    fn a_recording_grows_no_longer_than_is_replayed() {
+        let path = scratch("full");
+        let exchange = Exchange::new("m", &question("q"), &Ok("text".into()), Duration::ZERO).unwrap();
+        let length = serde_json::to_string(&exchange).unwrap().len() as u64 + 1;
+        // Room for one line, and nearly for another. A blank line takes the rest.
+        let mut blank = vec![b' '; usize::try_from(MAX_BYTES - 2 * length).unwrap()];
+        blank.push(b'\n');
+        std::fs::write(&path, blank).unwrap();
+        let recorder = Recorder::open(&path).unwrap();
+        let size = || std::fs::metadata(&path).unwrap().len();
+        recorder.add(&exchange);
+        assert_eq!((size(), recorder.lost()), (MAX_BYTES - length + 1, 0));
+        recorder.add(&exchange);
+        recorder.add(&exchange);
+        assert_eq!((size(), recorder.lost()), (MAX_BYTES - length + 1, 2));
+        assert!(Replay::load(&path).is_ok());
+        let _ = std::fs::remove_file(&path);
     }
 
     #[test]

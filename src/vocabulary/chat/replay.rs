@@ -8,10 +8,9 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::record::Exchange;
+use serde_json::Value;
 
-/// Largest recording that is loaded, in bytes.
-const MAX_BYTES: u64 = 64 * 1024 * 1024;
+use super::record::{Exchange, MAX_BYTES};
 
 /// Why a recording cannot be replayed.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +31,7 @@ pub enum ReplayError {
         /// The limit.
         limit: u64,
     },
-    /// A line is not an exchange.
+    /// A line is JSON, but not an exchange; or the file holds something else altogether.
     #[error("recording {path}, line {line}: {reason}", path = path.display())]
     Line {
         /// The file.
@@ -54,10 +53,19 @@ struct Series {
     given: usize,
 }
 
+/// Lines that are no JSON: writing was stopped in the middle of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Torn {
+    count: usize,
+    /// Number of the first one, counted from 1.
+    first: usize,
+}
+
 /// A recording, by content key.
 #[derive(Debug)]
 pub(super) struct Replay {
     series: Mutex<BTreeMap<String, Series>>,
+    torn: Torn,
 }
 
 impl Replay {
@@ -68,20 +76,46 @@ impl Replay {
         if bytes.len() as u64 > MAX_BYTES {
             return Err(ReplayError::TooLarge { path: path.to_owned(), limit: MAX_BYTES });
         }
-        Self::parse(&bytes).map_err(|(line, reason)| ReplayError::Line { path: path.to_owned(), line, reason })
+        let replay =
+            Self::parse(&bytes).map_err(|(line, reason)| ReplayError::Line { path: path.to_owned(), line, reason })?;
+        let Torn { count, first } = replay.torn;
+        if count > 0 {
+            tracing::warn!(
+                "recording {}: incomplete lines are left out: {count}, the first is line {first}",
+                path.display()
+            );
+        }
+        Ok(replay)
     }
 
+    /// Leaves torn lines out, which a recorder that was stopped leaves behind. Refused, with the line's number and what is
+    /// wrong with it, are a line that is JSON of another shape, and a file that neither holds an exchange nor begins like
+    /// one.
     fn parse(bytes: &[u8]) -> Result<Self, (usize, String)> {
-        let mut series = BTreeMap::<_, Series>::new();
+        let (mut series, mut torn, mut foreign) = (BTreeMap::<_, Series>::new(), Torn::default(), None);
         for (number, line) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
             if line.trim_ascii().is_empty() {
                 continue;
             }
-            let exchange: Exchange = serde_json::from_slice(line).map_err(|e| (number, e.to_string()))?;
+            let exchange: Exchange = match serde_json::from_slice(line) {
+                Ok(exchange) => exchange,
+                Err(error) if serde_json::from_slice::<Value>(line).is_ok() => return Err((number, error.to_string())),
+                Err(error) => {
+                    if torn.count == 0 {
+                        torn.first = number;
+                        foreign = (!line.starts_with(b"{")).then(|| (number, error.to_string()));
+                    }
+                    torn.count += 1;
+                    continue;
+                }
+            };
             let key = exchange.key.clone();
             series.entry(key).or_default().outcomes.push(exchange.outcome().map_err(|reason| (number, reason))?);
         }
-        Ok(Self { series: Mutex::new(series) })
+        match foreign {
+            Some(foreign) if series.is_empty() => Err(foreign),
+            _ => Ok(Self { series: Mutex::new(series), torn }),
+        }
     }
 
     /// The next answer to the question with this key; the last one again when all were given. `None` where the recording
@@ -134,10 +168,30 @@ mod tests {
         let good = serde_json::to_string(&good).unwrap();
         let both = good.replace("\"reply\"", "\"error\":\"length\",\"reply\"");
         let unknown = good.replace("\"reply\":\"text\"", "\"error\":\"tired\"");
-        for bad in ["{", "[]", "{\"key\": 1}", "\u{fffd}", &both, &unknown] {
+        for bad in ["7", "[]", "{\"key\": 1}", &both, &unknown] {
             let (line, reason) = Replay::parse(format!("{good}\n\n{bad}\n").as_bytes()).unwrap_err();
             assert_eq!(line, 3, "{bad}: {reason}");
         }
+        assert_eq!(Replay::parse(b"\nname,value\n").unwrap_err().0, 2);
+    }
+
+    #[test]
+    fn torn_lines_are_left_out() {
+        let path = scratch("replay_torn");
+        let exchange = |reply: &str| Exchange::new("m", &question("q"), &Ok(reply.into()), Duration::ZERO).unwrap();
+        let whole = serde_json::to_string(&exchange("lost")).unwrap();
+        for length in [1, whole.len() / 2, whole.len() - 1] {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            Recorder::open(&path).unwrap().add(&exchange("kept"));
+            let replay = Replay::load(&path).unwrap();
+            assert_eq!(replay.torn, Torn { count: 1, first: 1 });
+            assert_eq!(replay.next(&content_key("m", &question("q"))), Some(Ok("kept".into())));
+        }
+        let replay = Replay::parse(format!("{whole}\n\0\0\n{{\"key\": \"\n").as_bytes()).unwrap();
+        assert_eq!(replay.torn, Torn { count: 2, first: 2 });
+        // All there is, as the very first line was torn.
+        assert_eq!(Replay::parse(&whole.as_bytes()[..20]).unwrap().torn, Torn { count: 1, first: 1 });
+        let _ = std::fs::remove_file(&path);
     }
 
     #[test]

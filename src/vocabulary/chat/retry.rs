@@ -14,7 +14,7 @@ pub struct RetryConfig {
     /// Longest wait of our own choosing.
     pub max: Duration,
     /// Longest `Retry-After` that is waited for. With a longer one the request fails and the circuit breaker stays open
-    /// until then.
+    /// until then, for a day at most.
     pub max_retry_after: Duration,
 }
 

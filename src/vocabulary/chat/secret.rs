@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::vocabulary::parse::is_invisible;
+
 /// Keys shorter than this are placeholders ("none", "EMPTY") that ordinary text may contain.
 const SHORTEST_SCRUBBED: usize = 8;
 /// What stands where the key stood.
@@ -60,8 +62,7 @@ pub(super) fn excerpt(text: &str, key: Option<&Secret>) -> String {
 
 /// Control characters, and those that change the direction or the visibility of others.
 fn unprintable(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    c.is_control() || is_invisible(c)
 }
 
 #[cfg(test)]

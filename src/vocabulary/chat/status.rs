@@ -13,6 +13,8 @@ pub struct ChatStatus {
     pub replies: u64,
     /// Questions that the recording answered.
     pub replayed: u64,
+    /// Exchanges that are missing in the file they should be recorded in.
+    pub unrecorded: u64,
     /// Questions that failed, by [`ChatError::kind`].
     pub failures: BTreeMap<&'static str, u64>,
     /// What the circuit breaker lets through.

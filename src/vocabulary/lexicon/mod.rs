@@ -2,9 +2,9 @@
 //! model where there is no network.
 //!
 //! Reading order: `read` turns the files into a `store` and `derive` adds what follows; `sense` says which meanings a
-//! camera can see; `phrase` finds the noun in a phrase; `relation` compares phrases (pre- and post-refinement of paper
-//! 001), `group` builds a hierarchy (paper 003), `listing` proposes nouns (paper 000), `spot` finds them in captions. Everything is pure after
-//! [`Lexicon::open`]: text in, values out, and text that makes no sense gives nothing.
+//! camera can see; `phrase` finds the noun in a phrase; `relation` compares phrases (the pre- and post-refinement of LLM
+//! refinement), `group` builds a hierarchy (LLM2Labels), `listing` proposes nouns, `spot` finds them in captions.
+//! Everything is pure after [`Lexicon::open`]: text in, values out, and text that makes no sense gives nothing.
 
 mod derive;
 mod error;

@@ -1,7 +1,8 @@
 //! Replies of a language model, read strictly.
 //!
 //! A reply is one JSON object, alone or in one fenced block; anything around it, a missing or unknown or repeated field, or
-//! a wrong type makes it an error. Labels are normalised and checked against what was allowed; the others are counted.
+//! a wrong type makes it an error. Labels are normalised and checked against what was allowed; the others are counted. A
+//! reply that gives no class where some were asked for is an error too.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,12 +13,14 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::vocabulary::{
     ClassSpec,
-    parse::{VocabularyLimits, normalise_label},
+    parse::{VocabularyLimits, is_invisible, normalise_label},
     proposals::Proposal,
 };
 
 /// Characters of a reply that an error quotes.
 const QUOTED: usize = 80;
+/// Characters of the parser's words, which quote the reply at any length.
+const REASON: usize = 160;
 
 /// Why a reply is of no use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,17 +30,27 @@ pub enum ReplyError {
     Malformed {
         /// The one field of the object.
         expected: &'static str,
-        /// Beginning of the reply.
+        /// Beginning of the reply, on one line.
         found: String,
-        /// What the parser says.
+        /// Beginning of what the parser says, on one line.
         reason: String,
     },
+    /// Nothing is in it.
+    #[error("expected at least one class, found none")]
+    Empty,
     /// Nothing in it was allowed.
     #[error("none of the {refused} labels in the reply is among those allowed")]
     NothingAllowed {
         /// Labels refused.
         refused: usize,
     },
+}
+
+impl ReplyError {
+    /// A reply of which nothing is left, with `refused` labels that were not allowed.
+    const fn nothing(refused: usize) -> Self {
+        if refused > 0 { Self::NothingAllowed { refused } } else { Self::Empty }
+    }
 }
 
 /// What was read, and how many labels were refused.
@@ -55,9 +68,20 @@ fn parse<T: DeserializeOwned>(text: &str, expected: &'static str) -> Result<T, R
         json = inner.strip_prefix("json").unwrap_or(inner).trim();
     }
     serde_json::from_str(json).map_err(|error| {
-        let found = text.chars().filter(|c| !c.is_control()).take(QUOTED).collect();
-        ReplyError::Malformed { expected, found, reason: error.to_string() }
+        let (found, reason) = (excerpt(text, QUOTED), excerpt(&error.to_string(), REASON));
+        ReplyError::Malformed { expected, found, reason }
     })
+}
+
+/// How `text` begins: on one line, and without anything that could play tricks on a terminal or a log.
+fn excerpt(text: &str, most: usize) -> String {
+    let plain = text.chars().map(|c| if c.is_whitespace() { ' ' } else { c });
+    let mut shown = plain.filter(|&c| !c.is_control() && !is_invisible(c));
+    let mut out: String = shown.by_ref().take(most).collect();
+    if shown.next().is_some() {
+        out.push('…');
+    }
+    out
 }
 
 /// Gives back the allowed spelling of labels.
@@ -77,11 +101,11 @@ impl<'a> Allowed<'a> {
     }
 }
 
-/// The reply to [`super::prompts::look`].
+/// The reply to [`super::prompts::look`]. What of it is no label is among the proposals, to be refused with others'.
 ///
 /// # Errors
-/// [`ReplyError`].
-pub fn look(text: &str) -> Result<Vec<Proposal>, ReplyError> {
+/// [`ReplyError`]; also where none of the objects has a label.
+pub fn look(text: &str, limits: &VocabularyLimits) -> Result<Vec<Proposal>, ReplyError> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Reply {
@@ -94,6 +118,10 @@ pub fn look(text: &str) -> Result<Vec<Proposal>, ReplyError> {
         probability: f32,
     }
     let reply: Reply = parse(text, "objects: [{label, probability}]")?;
+    let refused = reply.objects.iter().filter(|item| normalise_label(&item.label, limits).is_err()).count();
+    if refused == reply.objects.len() {
+        return Err(ReplyError::nothing(refused));
+    }
     let proposals = reply.objects.into_iter().map(|item| Proposal { label: item.label, probability: item.probability });
     Ok(proposals.collect())
 }
@@ -101,7 +129,7 @@ pub fn look(text: &str) -> Result<Vec<Proposal>, ReplyError> {
 /// The reply to [`super::prompts::select`]: a subset of `targets`, in their order.
 ///
 /// # Errors
-/// [`ReplyError`]; also where labels were given but none of them is a target.
+/// [`ReplyError`]; also where none of the labels is a target, or there is none.
 pub fn select<'t>(
     text: &str,
     targets: &[&'t str],
@@ -124,8 +152,8 @@ pub fn select<'t>(
             None => refused += 1,
         }
     }
-    if chosen.is_empty() && refused > 0 {
-        return Err(ReplyError::NothingAllowed { refused });
+    if chosen.is_empty() {
+        return Err(ReplyError::nothing(refused));
     }
     Ok(Read { value: targets.iter().copied().filter(|target| chosen.contains(target)).collect(), refused })
 }
@@ -158,10 +186,11 @@ pub fn hints(
     Ok(Read { value, refused: words.refused })
 }
 
-/// The reply to [`super::prompts::subclasses`]: for each of `classes` its subclasses, at most `count`.
+/// The reply to [`super::prompts::subclasses`]: for each of `classes` its subclasses, at most `count`. A class that the
+/// reply leaves out, or gives nothing of use for, has none: it is not answered.
 ///
 /// # Errors
-/// [`ReplyError`].
+/// [`ReplyError`]; also where no class has any.
 pub fn subclasses(
     text: &str,
     classes: &[&str],
@@ -190,6 +219,9 @@ pub fn subclasses(
             Some(list) if list.len() < count => list.push(word.to_string()),
             _ => refused += 1,
         }
+    }
+    if value.iter().all(Vec::is_empty) {
+        return Err(ReplyError::nothing(refused));
     }
     Ok(Read { value, refused })
 }
@@ -237,7 +269,7 @@ fn owned_words(
 /// of `labels`. Scores are those of `labels`; a class has the best of its names.
 ///
 /// # Errors
-/// [`ReplyError`].
+/// [`ReplyError`]; also where none of the classes is among the labels, or there is none.
 pub fn group(
     text: &str,
     labels: &[(&str, f32)],
@@ -284,8 +316,8 @@ pub fn group(
         }
         classes.push(class);
     }
-    if classes.is_empty() && refused > 0 {
-        return Err(ReplyError::NothingAllowed { refused });
+    if classes.is_empty() {
+        return Err(ReplyError::nothing(refused));
     }
     let rank = |class: &ClassSpec| names.iter().position(|name| *name == class.label);
     classes.sort_by_key(rank);
@@ -375,9 +407,34 @@ mod tests {
         assert_eq!(read, Read { value: vec!["mug", "plant"], refused: 1 });
         let fenced = select("```json\n{\"labels\": [\"mug\"]}\n```", &targets, &limits()).unwrap();
         assert_eq!(fenced.value, ["mug"]);
-        assert_eq!(select(r#"{"labels": []}"#, &targets, &limits()).unwrap().value, Vec::<&str>::new());
         let nothing = select(r#"{"labels": ["unicorn"]}"#, &targets, &limits());
         assert_eq!(nothing, Err(ReplyError::NothingAllowed { refused: 1 }));
+    }
+
+    #[test]
+    fn an_empty_reply_is_an_error() {
+        let empty = r#"{"labels": []}"#;
+        assert_eq!(select(empty, &["mug"], &limits()), Err(ReplyError::Empty));
+        assert_eq!(group(r#"{"classes": []}"#, &[("mug", 1.0)], &limits()), Err(ReplyError::Empty));
+        assert_eq!(subclasses(r#"{"classes": []}"#, &["mug"], 2, &limits()), Err(ReplyError::Empty));
+        let none = r#"{"classes": [{"label": "mug", "subclasses": []}]}"#;
+        assert_eq!(subclasses(none, &["mug"], 2, &limits()), Err(ReplyError::Empty));
+        let odd = r#"{"classes": [{"label": "mug", "subclasses": ["?"]}]}"#;
+        assert_eq!(subclasses(odd, &["mug"], 2, &limits()), Err(ReplyError::NothingAllowed { refused: 1 }));
+        assert_eq!(look(r#"{"objects": []}"#, &limits()), Err(ReplyError::Empty));
+        let odd = r#"{"objects": [{"label": "??", "probability": 1.0}]}"#;
+        assert_eq!(look(odd, &limits()), Err(ReplyError::NothingAllowed { refused: 1 }));
+    }
+
+    #[test]
+    fn an_error_quotes_little_and_nothing_odd() {
+        let field = "\u{1b}[2J\u{202e}\n".repeat(50_000);
+        let text = format!("{{{}: []}}", serde_json::Value::from(field));
+        let Err(error) = select(&text, &["mug"], &limits()) else { panic!("it was taken") };
+        let text = error.to_string();
+        assert!(text.chars().count() < 400, "{} characters", text.chars().count());
+        assert!(!text.chars().any(|c| c.is_control() || is_invisible(c)), "{text:?}");
+        assert!(text.contains("unknown field"), "{text}");
     }
 
     #[test]
@@ -461,7 +518,7 @@ mod tests {
         #[test]
         fn any_text_is_read_or_refused(text in any::<String>()) {
             let limits = limits();
-            let _ = look(&text);
+            let _ = look(&text, &limits);
             let _ = hints(&text, &["mug"], &limits);
             let _ = group(&text, &[("mug", 1.0)], &limits);
             let _ = assign(&text, &["mug"], &["mug"], &limits);
