@@ -71,13 +71,13 @@ def disc(height: int, width: int) -> np.ndarray:
 
 def processors() -> dict:
     """Hugging Face's processors by the name of our bench, each on both of its backends."""
-    # The shipped detector's; both rules make 320x240 of 640x480 and 320x180 of 1280x720.
+    # The shipped detector's; both rules make 448x336 of 640x480 and 448x252 of 1280x720.
     letterbox = {
-        "size": {"shortest_edge": 256, "longest_edge": 320},
-        "pad_size": {"height": 256, "width": 320},
+        "size": {"shortest_edge": 352, "longest_edge": 448},
+        "pad_size": {"height": 352, "width": 448},
     }
     return {
-        "letterbox_320x256": (GroundingDinoImageProcessor(**letterbox), GroundingDinoImageProcessorPil(**letterbox)),
+        "letterbox_448x352": (GroundingDinoImageProcessor(**letterbox), GroundingDinoImageProcessorPil(**letterbox)),
         "shortest_edge_800": (GroundingDinoImageProcessor(), GroundingDinoImageProcessorPil()),
         "longest_side_1024": (SamImageProcessor(), SamImageProcessorPil()),
     }

@@ -52,6 +52,7 @@ WORDS = {"label_rule": "token_labels"}
 STAYS = {"refresh.proposals": "[]", "refresh.fixed": ALL, "refresh.targets": "[]"}
 CONDITIONS = {
     "closed, no refinement": {"classes": ALL},
+    "closed, no refinement, box and 20 points": {"classes": ALL, "use_points": "true"},
     "closed, pre-refinement": CLOSED,
     "closed, pre-refinement, whole image and 2x2 cells": CLOSED | {"refresh.probe.grid": "both"},
     "closed, boxes from 0.3, no refinement": {"classes": ALL, "box_threshold": 0.3},
@@ -117,7 +118,7 @@ def run(parameters: dict, pictures: list, domain: int) -> dict:
     vocabulary = peer.subscribe(f"{NODE}/vocabulary", "scenelex/msg/Vocabulary", latched=True, depth=100)
     score, names, lengths, stamp = Score(), {}, [], 0
     looks = "refresh.enabled" in parameters
-    with node({"box_threshold": THRESHOLD} | parameters, domain) as process:
+    with node({"box_threshold": THRESHOLD, "use_points": "false"} | parameters, domain) as process:
         camera = Camera(peer, process, outputs=("semantic/image", "masks"))
 
         def serve(picture: bytes) -> dict:

@@ -31,7 +31,7 @@ from detector_model import HEIGHT, WIDTH, Detector, ExportedDetector, fuse_norms
 INPUTS = ["pixel_values", "pixel_mask", "input_ids", "attention_mask", "text_features"]
 OUTPUTS = ["logits", "pred_boxes"]
 # Largest difference of logits and boxes. Both sides have the same rounded weights, so what differs is the order of float32
-# arithmetic: up to 1.1e-4 with trained weights.
+# arithmetic: up to 5.8e-4 with trained weights, in a logit of 300 queries by 256 columns.
 TOLERANCE = 1e-3
 SURE = 7.0  # logits above this (0.999) are taken for this: float32 next to 1 is too coarse to tell them apart
 
