@@ -34,7 +34,8 @@ impl Default for Execution {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
-            detector_threads: cores.div_ceil(2),
+            // Two of two: the encoder is done before the detector and leaves its core to it.
+            detector_threads: cores.div_ceil(2).max(cores.min(2)),
             encoder_threads: (cores / 2).max(1),
             decoder_threads: cores,
             resolve_threads: cores.min(4),

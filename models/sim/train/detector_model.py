@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-WIDTH, HEIGHT = 448, 352
+WIDTH, HEIGHT = 416, 320
 STRIDES = (8, 16, 32)
 QUERIES = 300
 TEXT_COLUMNS = 256
