@@ -23,7 +23,7 @@ const LOW_RES_SIDE: u32 = 256;
 
 /// The shipped detector's input (models/sim/detector), Grounding DINO's and SAM's.
 const RULES: [(&str, ResizeRule); 3] = [
-    ("letterbox_448x352", ResizeRule::Letterbox { size: ImageSize::new(448, 352) }),
+    ("letterbox_416x320", ResizeRule::Letterbox { size: ImageSize::new(416, 320) }),
     ("shortest_edge_800", ResizeRule::ShortestEdge { shortest: 800, longest: 1333 }),
     ("longest_side_1024", ResizeRule::LongestSide { side: SAM_SIDE }),
 ];
