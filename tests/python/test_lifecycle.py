@@ -177,6 +177,18 @@ def test_an_empty_list_is_a_change_only_where_one_is_in_force(node, peer):
     assert not successful and told.startswith("classes: ")
 
 
+def test_the_first_answer_to_a_client_is_sent_again(node, peer):
+    """What Cyclone gets while it still connects a reader, it throws away: an answer among it would never come."""
+    node()
+    name, kind = f"{NODE}/get_state", "lifecycle_msgs/srv/GetState"
+    first = peer.call(name, kind)
+    ((_, answers),) = peer.clients[name, kind]
+    again = answers.wait(timeout=RESULT)
+    assert (again.client, again.sequence, again.current_state) == (first.client, first.sequence, first.current_state)
+    second = peer.call(name, kind)
+    assert second.sequence != first.sequence and not answers.take(0.5)
+
+
 def test_what_is_set_while_models_are_loaded_comes_into_force(node, peer, tmp_path):
     recording = tmp_path / "recording"
     os.mkfifo(recording)  # who loads it waits until it is closed

@@ -42,6 +42,9 @@ const CYCLONE_HEADER: usize = 16;
 /// How long an answer waits for the reader of a client whose request was faster than its discovery.
 const CLIENT_DISCOVERY: Duration = Duration::from_secs(2);
 
+/// How long the first answer to a client is waited for to be acknowledged before it is sent once more.
+const FIRST_ANSWER: Duration = Duration::from_millis(100);
+
 /// Where the identity of a request travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mapping {
@@ -132,7 +135,20 @@ impl DdsServer {
                 if !clients.wait_for(request.writer_guid(), &writer, stop) {
                     tracing::warn!(service = %name, "the client does not listen to answers (yet); it may not get this one");
                 }
-                if let Err(error) = writer.write(body, options) {
+                let mapping = Mapping::of(request.writer_guid());
+                let again = (mapping == Mapping::Cyclone && clients.is_first_answer(request.writer_guid()))
+                    .then(|| (body.clone(), options.clone()));
+                let sent = writer.write(body, options).and_then(|_| match again {
+                    // Cyclone throws away what comes while it still connects a reader with us, and takes the heartbeat that
+                    // comes along for the beginning of what it has to have. What is sent after it has acknowledged that is
+                    // not lost, and an answer that comes twice is one that nobody waits for any more.
+                    Some((body, options)) => {
+                        writer.flush(FIRST_ANSWER);
+                        writer.write(body, options).map(|_| ())
+                    }
+                    None => Ok(()),
+                });
+                if let Err(error) = sent {
                     tracing::warn!(service = %name, error, "could not send a response");
                 }
             });
@@ -145,9 +161,16 @@ impl DdsServer {
     }
 }
 
-/// Readers that wait for answers, and the client each belongs to, as far as it has asked.
+/// Readers that wait for answers.
 #[derive(Default)]
-struct Clients(BTreeMap<GUID, Option<GUID>>);
+struct Clients(BTreeMap<GUID, Listener>);
+
+#[derive(Default)]
+struct Listener {
+    /// Whose it is, as far as that has asked.
+    client: Option<GUID>,
+    answered: bool,
+}
 
 impl Clients {
     fn update(&mut self, responses: &Writer) {
@@ -164,11 +187,21 @@ impl Clients {
     /// is of the same participant, and none that another client has asked with: a reader of an earlier client, which may
     /// be on its way out, does not stand for a new one.
     fn listens(&mut self, client: GUID) -> bool {
-        if self.0.values().any(|of| *of == Some(client)) {
+        if self.of(client).is_some() {
             return true;
         }
-        let free = self.0.iter_mut().find(|(reader, of)| reader.prefix == client.prefix && of.is_none());
-        free.map(|(_, of)| *of = Some(client)).is_some()
+        let free =
+            |(reader, listener): &(&GUID, &mut Listener)| reader.prefix == client.prefix && listener.client.is_none();
+        self.0.iter_mut().find(free).map(|(_, listener)| listener.client = Some(client)).is_some()
+    }
+
+    fn of(&mut self, client: GUID) -> Option<&mut Listener> {
+        self.0.values_mut().find(|listener| listener.client == Some(client))
+    }
+
+    /// Whether the reader of `client` is there and no answer has gone to it; from now on, one has.
+    fn is_first_answer(&mut self, client: GUID) -> bool {
+        self.of(client).is_some_and(|listener| !std::mem::replace(&mut listener.answered, true))
     }
 
     /// Waits until the client has a matched reader for answers: a request may be faster than the discovery of the reader
@@ -381,12 +414,14 @@ mod tests {
             GUID::from_bytes(bytes)
         };
         let (first, second, stranger) = (guid(1, 10), guid(1, 20), guid(2, 10));
-        let mut clients = Clients(BTreeMap::from([(guid(1, 11), None)]));
+        let mut clients = Clients(BTreeMap::from([(guid(1, 11), Listener::default())]));
+        assert!(!clients.is_first_answer(first), "nobody hears it");
         assert!(!clients.listens(stranger), "of another participant");
         assert!(clients.listens(first) && clients.listens(first));
+        assert!(clients.is_first_answer(first) && !clients.is_first_answer(first));
         assert!(!clients.listens(second), "the reader is the first one's");
-        clients.0.insert(guid(1, 21), None);
-        assert!(clients.listens(second));
+        clients.0.insert(guid(1, 21), Listener::default());
+        assert!(clients.listens(second) && clients.is_first_answer(second));
         clients.0.remove(&guid(1, 11));
         assert!(!clients.listens(first) && clients.listens(second));
     }
