@@ -13,8 +13,8 @@
 //!    next one and swaps a pointer between two frames.
 //! 7. `ros::outputs` encodes each result once and publishes it; [`ros::transport`] is the port beneath.
 //!
-//! To follow the second loop, which rewrites the class list: `ros::refresh` (its thread, and how an image gets there) →
-//! [`vocabulary::refresh`] (one look, from image to list) → [`vocabulary`].
+//! To follow the second loop, which rewrites the class list: `ros::looks` (how an image gets there) → `ros::refresh` (its
+//! thread) → [`vocabulary::refresh`] (one look, from image to list) → [`vocabulary`].
 //!
 //! It follows four papers, which comments cite by these names: *LLM refinement* (Huang, Iizuka, Fukui: Training-Free
 //! Zero-Shot Semantic Segmentation with LLM Refinement), *LLM2Labels* (LLM2Labels: Zero-Shot Dataset Summarizing and

@@ -132,7 +132,7 @@ mod tests {
             arguments::RosArguments,
             cdr::CdrView,
             clock::NodeClock,
-            transport::{RawPublisher, testing::PublishOnly},
+            transport::{RawPublisher, testing::OneWay},
         },
     };
 
@@ -183,7 +183,7 @@ mod tests {
     /// Of one camera; `~/vocabulary` goes to the first wire.
     fn announcer(vocabulary: &Arc<Wire>, labels: &Arc<Wire>, tuned: &Arc<ArcSwap<Tuning>>) -> Announcer {
         let wires = [Arc::clone(vocabulary), Arc::clone(labels)];
-        let transport = PublishOnly(move |topic: &str, _: &str, qos: Qos, _: bool| -> Arc<dyn RawPublisher> {
+        let transport = OneWay::publishing(move |topic: &str, _: &str, qos: Qos, _: bool| -> Arc<dyn RawPublisher> {
             assert_eq!(qos, Qos::LATCHED, "{topic}");
             let [vocabulary, labels] = wires.clone();
             if topic.ends_with("/vocabulary") { vocabulary } else { labels }

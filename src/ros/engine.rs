@@ -335,23 +335,10 @@ mod tests {
     use crate::{
         pipeline::Execution,
         ros::{
-            arguments::RosArguments,
-            cdr::CdrView,
-            parameter_table::TABLE,
-            parameters::Values,
-            transport::{RawClient, RawPublisher, RawServer, ServiceHandler, TopicInfo},
+            arguments::RosArguments, cdr::CdrView, parameter_table::TABLE, parameters::Values,
+            transport::testing::OneWay,
         },
     };
-
-    const UNSUPPORTED: TransportError = TransportError::Unsupported { transport: "test", ability: "do that" };
-
-    /// A transport that grants one subscription and refuses the next.
-    #[derive(Default)]
-    struct OnlyOne {
-        asked: AtomicUsize,
-        /// Subscriptions that are kept.
-        kept: Arc<()>,
-    }
 
     /// A subscription to nothing.
     struct Nothing(Arc<()>);
@@ -362,51 +349,22 @@ mod tests {
         }
     }
 
-    impl Transport for OnlyOne {
-        fn node_name(&self) -> &str {
-            "/test"
-        }
-
-        fn advertise(&self, _: &str, _: &str, _: Qos) -> Result<Arc<dyn RawPublisher>, TransportError> {
-            Err(UNSUPPORTED)
-        }
-
-        fn subscribe(
-            &self,
-            _: &str,
-            _: &str,
-            _: Qos,
-            _: MessageHandler,
-        ) -> Result<Box<dyn RawSubscription>, TransportError> {
-            match self.asked.fetch_add(1, Ordering::Relaxed) {
-                0 => Ok(Box::new(Nothing(Arc::clone(&self.kept)))),
-                _ => Err(UNSUPPORTED),
-            }
-        }
-
-        fn serve(&self, _: &str, _: &str, _: ServiceHandler) -> Result<Box<dyn RawServer>, TransportError> {
-            Err(UNSUPPORTED)
-        }
-
-        fn client(&self, _: &str, _: &str) -> Result<Box<dyn RawClient>, TransportError> {
-            Err(UNSUPPORTED)
-        }
-
-        fn topics(&self) -> Vec<TopicInfo> {
-            Vec::new()
-        }
-    }
-
     #[test]
     fn an_activation_that_fails_half_way_takes_no_images() {
         let identity = RosArguments::default().identity("scenelex").unwrap();
         let mut cameras = ["left", "right"].map(|name| Camera::new(&identity, name).unwrap());
-        let transport = OnlyOne::default();
+        let (kept, asked) = (Arc::new(()), Arc::new(AtomicUsize::new(0)));
+        let (given, count) = (Arc::downgrade(&kept), Arc::clone(&asked));
+        // The first is granted, the next refused.
+        let transport = OneWay::subscribing(move || match count.fetch_add(1, Ordering::Relaxed) {
+            0 => Some(Box::new(Nothing(given.upgrade()?))),
+            _ => None,
+        });
         let kind = (Image::TYPE, Qos::LATEST);
         take_images(&mut cameras, &transport, kind, |_| Box::new(|_: CdrView<'_>| ())).unwrap_err();
-        assert_eq!(transport.asked.load(Ordering::Relaxed), 2);
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
         assert!(cameras.iter().all(|camera| camera.images.is_none()));
-        assert_eq!(Arc::strong_count(&transport.kept), 1, "the subscription is gone");
+        assert_eq!(Arc::strong_count(&kept), 1, "the subscription is gone");
     }
 
     #[test]

@@ -15,8 +15,8 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::{
     convert,
     intake::{Arrived, Intake, LOG_INTERVAL},
+    looks::SceneTap,
     outputs::{Outputs, flush_all},
-    refresh::SceneTap,
     segment::SegmentJob,
     throttle::Throttle,
 };

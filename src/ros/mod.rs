@@ -7,6 +7,7 @@ mod announcer;
 pub mod arguments;
 mod buffers;
 pub mod cdr;
+mod chat_watch;
 mod clock;
 pub mod convert;
 #[cfg(feature = "dds")]
@@ -19,6 +20,7 @@ mod frames;
 pub mod host;
 pub mod intake;
 pub mod lifecycle;
+mod looks;
 pub mod messages;
 mod models;
 pub mod names;

@@ -230,7 +230,7 @@ mod tests {
         parameter_table,
         parameters::Default,
         settings::Settings,
-        transport::{RawPublisher, testing::PublishOnly},
+        transport::{RawPublisher, testing::OneWay},
     };
 
     const TABLE: &[Parameter] = &[
@@ -297,7 +297,7 @@ mod tests {
     fn an_event_has_the_value_as_the_parameter_has_it() {
         let sent = Arc::new(Mutex::new(Vec::new()));
         let wire = Arc::clone(&sent);
-        let transport = PublishOnly(move |_: &str, _: &str, _: Qos, _: bool| -> Arc<dyn RawPublisher> {
+        let transport = OneWay::publishing(move |_: &str, _: &str, _: Qos, _: bool| -> Arc<dyn RawPublisher> {
             Arc::new(Wire(Arc::clone(&wire)))
         });
         let values = Values::new(parameter_table::TABLE);

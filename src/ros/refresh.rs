@@ -1,78 +1,49 @@
-//! The vocabulary loop on its thread, and how it meets the frame loop.
+//! The vocabulary loop on its thread.
 //!
-//! After a result is published the frame loop offers its image ([`SceneTap::offer`]), which sees whether a look is due and
-//! makes one copy into a reused buffer when it is. Everything else (proposing, asking, encoding) happens on the thread
-//! `refresh`, on a core that nobody else wants, in the gaps between frames; the new list then comes into use between two
-//! frames like any other.
-//!
-//! The thread may be without a core for long, so nobody shares a lock with it: images and its state are handed over by
-//! atomic pointers.
+//! An image comes by way of `ros::looks`. Everything else (proposing, asking, encoding) happens on the thread `refresh`, on
+//! a core that nobody else wants, in the gaps between frames; the new list then comes into use between two frames like any
+//! other. The thread may be without a core for long, so nobody shares a lock with it: its state is handed over by an atomic
+//! pointer.
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{JoinHandle, Thread},
+    sync::Arc,
+    thread::JoinHandle,
     time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
-use crossbeam::{
-    atomic::AtomicCell,
-    channel::{Receiver, RecvTimeoutError, Sender, bounded},
-};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use tokio::runtime::Runtime;
-use tokio_util::sync::CancellationToken;
 
 use super::{
+    chat_watch::ChatWatch,
+    looks::{Look, Looks, Outcome, RefreshHandle, SceneTap, answer},
     phrases::{PhraseResolver, Sources},
     throttle::Throttle,
 };
 use crate::{
-    imaging::SceneSignature,
     inference::TextEncoder,
     pipeline::{
-        FrameGate, PhraseTable, PreparedVocabulary, VocabularyError, VocabularyHandle, VocabularyRequest,
-        VocabularyWorker, background::run_idle, take_out_indistinct,
+        PhraseTable, PreparedVocabulary, VocabularyError, VocabularyHandle, VocabularyRequest, VocabularyWorker,
+        background::run_idle, take_out_indistinct,
     },
-    types::{ClassEntry, FrameResult, RgbImage, UNLABELLED, Vocabulary, VocabularySource},
+    types::{ClassEntry, RgbImage, Vocabulary, VocabularySource},
     vocabulary::{
         ClassSpec, VocabularyBuilder, VocabularyLimits,
         chat::{ChatClient, ChatStatus},
         refresh::{RefreshError, Refreshed, Refresher},
-        schedule::{Reason, Schedule, Unmatched},
+        schedule::{Reason, Schedule},
         store::Store,
     },
 };
 
-/// Callers of `~/refresh_vocabulary` that may wait at the same time.
-const WAITING_CALLERS: usize = 8;
 /// Longest sleep of the thread; it is woken when there is something to do.
 const PARKED: Duration = Duration::from_secs(60);
 /// How long the end waits for the thread; what it does then is worth nothing any more.
 const GRACE: Duration = Duration::from_millis(800);
 /// Time between two log lines about the same failure.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
-/// How long the language model's client is waited for when it is asked how it does.
-const CHAT_PATIENCE: Duration = Duration::from_millis(20);
-
-/// What a camera that sent no image for so long saw last is no part of the scene any more.
-const SILENCE: Duration = Duration::from_secs(10);
-
-const STOPPING: &str = "the node is stopping";
-
-/// An image to look at.
-struct Look {
-    image: RgbImage,
-    camera: usize,
-    /// Cameras that send images: the list is one for what all of them see.
-    live: Vec<usize>,
-    reason: Reason,
-    /// Who asked for it.
-    callers: Vec<Caller>,
-}
 
 /// What became of the last look.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,228 +81,10 @@ pub struct RefreshStatus {
     pub dead: bool,
 }
 
-type Outcome = Result<String, String>;
-
-/// Somebody who waits for what becomes of a look.
-struct Caller {
-    reply: Sender<Outcome>,
-    /// The caller's own end, to know it by.
-    answer: Receiver<Outcome>,
-}
-
-fn answer(callers: &[Caller], outcome: &Outcome) {
-    for caller in callers {
-        // Who has gone meanwhile needs no answer.
-        let _ = caller.reply.try_send(outcome.clone());
-    }
-}
-
-struct Shared {
-    look: AtomicCell<Option<Box<Look>>>,
-    /// The image of an earlier look, for its memory.
-    spare: AtomicCell<Option<Box<RgbImage>>>,
-    requested: AtomicBool,
-    /// A look is under way or waits to be.
-    busy: AtomicBool,
-    gate: FrameGate,
-    cancel: CancellationToken,
-    /// Shared by the frame loop and the service, never by the thread.
-    callers: Mutex<Vec<Caller>>,
-    status: ArcSwap<RefreshStatus>,
-}
-
-impl Shared {
-    fn new() -> Self {
-        Self {
-            look: AtomicCell::new(None),
-            spare: AtomicCell::new(None),
-            requested: AtomicBool::new(false),
-            busy: AtomicBool::new(false),
-            gate: FrameGate::default(),
-            cancel: CancellationToken::new(),
-            callers: Mutex::default(),
-            status: ArcSwap::default(),
-        }
-    }
-
-    fn callers(&self) -> MutexGuard<'_, Vec<Caller>> {
-        self.callers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Tells everybody who waits that nothing comes any more, also those of a look that has not begun.
-    fn send_away(&self) {
-        let mut callers = std::mem::take(&mut *self.callers());
-        if let Some(look) = self.look.take() {
-            callers.extend(look.callers);
-        }
-        answer(&callers, &Err(STOPPING.to_owned()));
-    }
-}
-
-/// The frame loop's end.
-pub struct SceneTap {
-    schedule: Schedule,
-    shared: Arc<Shared>,
-    thread: Thread,
-    cameras: Vec<Watched>,
-}
-
-/// What is known of a camera's scene.
-#[derive(Default)]
-struct Watched {
-    last_image: Option<Instant>,
-    /// The picture of the last look, and when that was.
-    last: Option<(SceneSignature, Instant)>,
-    /// Detections without a class.
-    unmatched: Unmatched,
-}
-
-impl SceneTap {
-    /// Where a frame says that it is under way.
-    #[must_use]
-    pub fn gate(&self) -> FrameGate {
-        self.shared.gate.clone()
-    }
-
-    /// Looks whether a camera's image is worth a look and, if so, hands a copy over. Never waits.
-    pub fn offer(&mut self, camera: usize, image: &RgbImage, result: &FrameResult) {
-        let now = Instant::now();
-        let Some(watched) = self.cameras.get_mut(camera) else { return };
-        watched.last_image = Some(now);
-        let without_class = result.instances.iter().filter(|i| i.class_id == UNLABELLED).count();
-        watched.unmatched.count(result.instances.len(), without_class);
-        if self.shared.busy.load(Ordering::Acquire) {
-            return;
-        }
-        let signature = SceneSignature::of(image);
-        let difference = watched.last.as_ref().map_or(1.0, |(last, _)| last.difference(&signature));
-        let requested = self.shared.requested.load(Ordering::Acquire);
-        let since = watched.last.as_ref().map(|(_, at)| *at);
-        let unmatched = watched.unmatched.risen(&self.schedule, now, since);
-        let Some(reason) = self.schedule.due(now, since, requested, difference, unmatched) else { return };
-        self.shared.requested.store(false, Ordering::Release);
-        self.shared.busy.store(true, Ordering::Release);
-        watched.last = Some((signature, now));
-        watched.unmatched.looked();
-        let lives = |watched: &Watched| watched.last_image.is_some_and(|last| now.duration_since(last) < SILENCE);
-        let live = self.cameras.iter().enumerate().filter_map(|(index, watched)| lives(watched).then_some(index));
-        let mut copy = self.shared.spare.take().map_or_else(RgbImage::default, |image| *image);
-        copy.size = image.size;
-        copy.data.clone_from(&image.data);
-        let callers = std::mem::take(&mut *self.shared.callers());
-        self.shared.look.store(Some(Box::new(Look { image: copy, camera, live: live.collect(), reason, callers })));
-        if self.shared.gate.is_stopped() {
-            // The thread may have ended already.
-            self.shared.send_away();
-        }
-        self.thread.unpark();
-    }
-}
-
-/// A handle on the loop. Cheap to clone.
-#[derive(Clone)]
-pub struct RefreshHandle(Arc<Shared>);
-
-impl RefreshHandle {
-    /// Ends the look under way, at the latest when the run of a model that it waits for is over; no other begins.
-    pub fn stop(&self) {
-        self.0.gate.stop();
-        self.0.cancel.cancel();
-        self.0.send_away();
-    }
-
-    /// Has the next image looked at, whatever the schedule says; tells what became of it.
-    ///
-    /// # Errors
-    /// When too many callers wait already, the node is stopping, or there is no answer within `patience`; and why there is no
-    /// list.
-    pub fn look(&self, patience: Duration) -> Result<String, String> {
-        let asked = self.request()?;
-        match asked.recv_timeout(patience) {
-            Ok(outcome) => outcome,
-            Err(RecvTimeoutError::Disconnected) => {
-                Err("the vocabulary loop has ended; the node's log says why".to_owned())
-            }
-            Err(RecvTimeoutError::Timeout) if self.give_up(&asked) => {
-                Err(format!("no image was looked at within {} s", patience.as_secs()))
-            }
-            // It may just have ended.
-            Err(RecvTimeoutError::Timeout) => asked.try_recv().unwrap_or_else(|_| {
-                let seconds = patience.as_secs();
-                Err(format!("the look takes longer than {seconds} s; /diagnostics will tell what became of it"))
-            }),
-        }
-    }
-
-    /// No longer waits; false where an image is being looked at, or was, for this caller.
-    fn give_up(&self, asked: &Receiver<Outcome>) -> bool {
-        let mut callers = self.0.callers();
-        let waiting = callers.len();
-        callers.retain(|caller| !caller.answer.same_channel(asked));
-        callers.len() < waiting
-    }
-
-    /// Joins those who wait.
-    fn request(&self) -> Result<Receiver<Outcome>, String> {
-        let (reply, answer) = bounded(1);
-        let mut callers = self.0.callers();
-        // `stop` sets this before it answers those who wait: nobody can come to wait behind it.
-        if self.0.gate.is_stopped() {
-            return Err(STOPPING.to_owned());
-        }
-        if callers.len() >= WAITING_CALLERS {
-            return Err(format!("{WAITING_CALLERS} callers wait for a refresh already"));
-        }
-        callers.push(Caller { reply, answer: answer.clone() });
-        drop(callers);
-        self.0.requested.store(true, Ordering::Release);
-        Ok(answer)
-    }
-}
-
-/// Asks the language model's client how it does. The refresh thread may be without a core for long just while it holds the
-/// client's lock, so a thread of the client's runtime asks, and is not waited for long.
-struct ChatWatch {
-    client: Arc<ChatClient>,
-    seen: Mutex<Seen>,
-}
-
-#[derive(Default)]
-struct Seen {
-    last: Option<ChatStatus>,
-    /// What is not answered yet.
-    asked: Option<Receiver<ChatStatus>>,
-}
-
-impl ChatWatch {
-    fn new(client: Arc<ChatClient>) -> Self {
-        Self { client, seen: Mutex::default() }
-    }
-
-    /// How it does now; without an answer in time, as far as is known.
-    fn status(&self, runtime: &Runtime) -> Option<ChatStatus> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked = seen.asked.take().unwrap_or_else(|| {
-            let (sender, answer) = bounded(1);
-            let client = Arc::clone(&self.client);
-            runtime.spawn(async move {
-                let _ = sender.try_send(client.status());
-            });
-            answer
-        });
-        match asked.recv_timeout(CHAT_PATIENCE) {
-            Ok(status) => seen.last = Some(status),
-            Err(RecvTimeoutError::Timeout) => seen.asked = Some(asked),
-            // The runtime has ended.
-            Err(RecvTimeoutError::Disconnected) => {}
-        }
-        seen.last.clone()
-    }
-}
-
 /// The running loop and, where phrases want classes, the thread that gives them; both end when this is dropped.
 pub struct RefreshLoop {
-    shared: Arc<Shared>,
+    looks: Arc<Looks>,
+    status: Arc<ArcSwap<RefreshStatus>>,
     phrases: Option<PhraseResolver>,
     chat: Option<ChatWatch>,
     thread: Option<JoinHandle<()>>,
@@ -378,7 +131,8 @@ impl RefreshLoop {
         vocabulary: VocabularyHandle,
     ) -> std::io::Result<(Self, Taps)> {
         let Parts { refresher, encoder, post_refinement, chat, schedule, store, limits } = parts;
-        let shared = Arc::new(Shared::new());
+        let looks = Arc::new(Looks::default());
+        let status = Arc::new(ArcSwap::default());
         // A thread of its own looks after connections that are kept open between two questions.
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("chat").enable_all().build()?;
@@ -390,33 +144,31 @@ impl RefreshLoop {
             }
             None => (None, None),
         };
-        let (throttle, status) = (Throttle::new(LOG_INTERVAL), RefreshStatus::default());
+        let (throttle, counts, told) = (Throttle::new(LOG_INTERVAL), RefreshStatus::default(), Arc::clone(&status));
         let (started, made) = (vocabulary.current().vocabulary.version, None);
-        let mut turn = Turn { refresher, encoder, limits, store, worker, vocabulary, started, made, throttle, status };
+        let mut turn =
+            Turn { refresher, encoder, limits, store, worker, vocabulary, started, made, throttle, counts, told };
         let (alive, ended) = bounded::<()>(0);
-        let (on_thread, handle) = (Arc::clone(&shared), runtime.handle().clone());
+        let (on_thread, handle) = (Arc::clone(&looks), runtime.handle().clone());
         let thread = std::thread::Builder::new().name("refresh".to_owned()).spawn(move || {
             let _alive: Sender<()> = alive;
             run_idle();
-            while !on_thread.gate.is_stopped() {
-                let Some(look) = on_thread.look.take() else {
+            while !on_thread.gate().is_stopped() {
+                let Some(look) = on_thread.take() else {
                     std::thread::park_timeout(PARKED);
                     continue;
                 };
-                let Look { image, camera, live, reason, callers } = *look;
+                let Look { image, camera, live, reason, callers } = look;
                 let outcome = handle.block_on(turn.take(&image, (camera, &live), reason, &on_thread));
                 answer(&callers, &outcome);
-                on_thread.spare.store(Some(Box::new(image)));
-                on_thread.busy.store(false, Ordering::Release);
+                on_thread.taken(image);
             }
             // A list may have been set after the last look.
             turn.keep_set(&turn.vocabulary.current().vocabulary);
         })?;
-        let cameras = std::iter::repeat_with(Watched::default).take(cameras).collect();
-        let awake = thread.thread().clone();
-        let scene = SceneTap { schedule, shared: Arc::clone(&shared), thread: awake, cameras };
+        let scene = SceneTap::new(schedule, Arc::clone(&looks), cameras, thread.thread().clone());
         let (chat, thread, runtime) = (chat.map(ChatWatch::new), Some(thread), Some(runtime));
-        let running = Self { shared, phrases: resolver, chat, thread, ended, runtime };
+        let running = Self { looks, status, phrases: resolver, chat, thread, ended, runtime };
         Ok((running, Taps { scene, phrases }))
     }
 
@@ -425,13 +177,13 @@ impl RefreshLoop {
     pub fn status(&self) -> RefreshStatus {
         let dead = self.thread.as_ref().is_some_and(JoinHandle::is_finished);
         let chat = self.chat.as_ref().zip(self.runtime.as_ref()).and_then(|(chat, runtime)| chat.status(runtime));
-        RefreshStatus { chat, dead, ..RefreshStatus::clone(&self.shared.status.load()) }
+        RefreshStatus { chat, dead, ..RefreshStatus::clone(&self.status.load()) }
     }
 
     /// A handle on the loop.
     #[must_use]
     pub fn handle(&self) -> RefreshHandle {
-        RefreshHandle(Arc::clone(&self.shared))
+        RefreshHandle::new(Arc::clone(&self.looks))
     }
 }
 
@@ -467,7 +219,9 @@ struct Turn {
     /// Version of the last list that this loop made.
     made: Option<u64>,
     throttle: Throttle,
-    status: RefreshStatus,
+    counts: RefreshStatus,
+    /// Where everybody finds the counts.
+    told: Arc<ArcSwap<RefreshStatus>>,
 }
 
 impl Turn {
@@ -476,7 +230,7 @@ impl Turn {
         image: &RgbImage,
         (camera, live): (usize, &[usize]),
         reason: Reason,
-        shared: &Shared,
+        looks: &Looks,
     ) -> Outcome {
         let start = Instant::now();
         let current = self.vocabulary.current();
@@ -488,36 +242,36 @@ impl Turn {
             self.made = Some(current.version);
         }
         self.refresher.keep_views(live);
-        let refreshed = self.refresher.refresh(image, camera, &|| shared.gate.wait_for_gap(), &shared.cancel).await;
+        let refreshed = self.refresher.refresh(image, camera, &|| looks.gate().wait_for_gap(), looks.cancel()).await;
         let (outcome, refinement, trouble) = match refreshed {
             Ok(mut refreshed) => {
                 let applied = self.take_out(&mut refreshed).and_then(|()| self.apply(&refreshed, current));
-                self.status.refreshes += 1;
-                self.status.refused += refreshed.refused as u64;
+                self.counts.refreshes += 1;
+                self.counts.refused += refreshed.refused as u64;
                 match &applied {
-                    Ok(true) => self.status.changes += 1,
+                    Ok(true) => self.counts.changes += 1,
                     Ok(false) => {}
-                    Err(error) => *self.status.failures.entry(kind(error)).or_default() += 1,
+                    Err(error) => *self.counts.failures.entry(kind(error)).or_default() += 1,
                 }
                 let text = applied.map(|_| describe(&refreshed)).map_err(|error| error.to_string());
                 (text, refreshed.refinement.as_str(), refreshed.trouble)
             }
             Err(error) => {
                 if !matches!(error, RefreshError::Stopped) {
-                    *self.status.failures.entry(error.kind()).or_default() += 1;
+                    *self.counts.failures.entry(error.kind()).or_default() += 1;
                 }
                 (Err(error.to_string()), "", None)
             }
         };
-        let stopped = shared.gate.is_stopped();
+        let stopped = looks.gate().is_stopped();
         for problem in [outcome.as_ref().err(), trouble.as_ref()].into_iter().flatten().filter(|_| !stopped) {
             if let Some(held) = self.throttle.pass("refresh", Instant::now()) {
                 tracing::warn!(problem, held_back = held, "the class list was not refreshed as it should be");
             }
         }
         let (at, took) = (Instant::now(), start.elapsed());
-        self.status.last = Some(LastLook { reason, at, took, outcome: outcome.clone(), refinement, trouble });
-        shared.status.store(Arc::new(self.status.clone()));
+        self.counts.last = Some(LastLook { reason, at, took, outcome: outcome.clone(), refinement, trouble });
+        self.told.store(Arc::new(self.counts.clone()));
         outcome
     }
 
@@ -598,111 +352,4 @@ fn same_names(classes: &[ClassSpec], vocabulary: &Vocabulary) -> bool {
 fn describe(refreshed: &Refreshed) -> String {
     let labels: Vec<&str> = refreshed.classes.iter().map(|class| class.label.as_str()).collect();
     format!("{} classes by {}: {}", labels.len(), refreshed.refinement.as_str(), labels.join(", "))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{net::TcpListener, thread};
-
-    use super::*;
-    use crate::{
-        types::ImageSize,
-        vocabulary::chat::{ChatConfig, ChatRequest},
-    };
-
-    /// Far longer than anything here takes; only a fault waits so long.
-    const LONG: Duration = Duration::from_secs(30);
-
-    fn until(what: &str, mut condition: impl FnMut() -> bool) {
-        let deadline = Instant::now() + LONG;
-        while !condition() {
-            assert!(Instant::now() < deadline, "never: {what}");
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    /// A loop whose thread never gets a core: both of its ends.
-    fn stuck() -> (RefreshHandle, SceneTap) {
-        let shared = Arc::new(Shared::new());
-        let schedule =
-            Schedule { period: Duration::ZERO, min_interval: Duration::ZERO, scene_change: 0.0, unmatched: 0.0 };
-        let cameras = vec![Watched::default()];
-        let tap = SceneTap { schedule, shared: Arc::clone(&shared), thread: thread::current(), cameras };
-        (RefreshHandle(shared), tap)
-    }
-
-    /// Offers an image when a caller waits, who is patient for so long; then does `more`. Gives what the caller is told.
-    fn asked_for(patience: Duration, more: impl FnOnce(&RefreshHandle)) -> Outcome {
-        let (handle, mut tap) = stuck();
-        let image = RgbImage { size: ImageSize::new(8, 8), data: vec![0; 192] };
-        thread::scope(|scope| {
-            let caller = scope.spawn(|| handle.look(patience));
-            until("a caller waits", || handle.0.requested.load(Ordering::Acquire));
-            tap.offer(0, &image, &FrameResult::default());
-            more(&handle);
-            caller.join().unwrap()
-        })
-    }
-
-    #[test]
-    fn who_gave_up_leaves_room_for_others() {
-        let (handle, _tap) = stuck();
-        for _ in 0..2 * WAITING_CALLERS {
-            assert_eq!(handle.look(Duration::ZERO), Err("no image was looked at within 0 s".to_owned()));
-        }
-        let waiting: Vec<_> = (0..WAITING_CALLERS).map(|_| handle.request().unwrap()).collect();
-        assert!(handle.request().unwrap_err().contains("callers wait"));
-        assert!(handle.give_up(&waiting[3]) && !handle.give_up(&waiting[3]));
-        handle.request().unwrap();
-    }
-
-    #[test]
-    fn a_look_that_takes_long_is_not_called_none() {
-        let error = asked_for(Duration::from_secs(1), |_| ()).unwrap_err();
-        assert!(error.contains("longer than 1 s"), "{error}");
-    }
-
-    #[test]
-    fn nobody_waits_for_a_look_that_the_end_comes_before() {
-        assert_eq!(asked_for(LONG, RefreshHandle::stop), Err(STOPPING.to_owned()));
-    }
-
-    #[test]
-    fn nobody_waits_for_a_look_that_is_offered_after_the_end() {
-        let (handle, mut tap) = stuck();
-        let asked = handle.request().unwrap();
-        // The caller's place is taken before the end, the look is handed over after it.
-        handle.0.gate.stop();
-        let image = RgbImage { size: ImageSize::new(8, 8), data: vec![0; 192] };
-        tap.offer(0, &image, &FrameResult::default());
-        assert_eq!(asked.try_recv(), Ok(Err(STOPPING.to_owned())));
-    }
-
-    #[test]
-    fn the_client_is_asked_how_it_does_while_a_question_hangs() {
-        // Whoever connects waits for an answer that does not come.
-        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-        let base_url = format!("http://{}/v1", silent.local_addr().unwrap());
-        let config = ChatConfig { base_url, key_variable: String::new(), ..ChatConfig::default() };
-        let client = Arc::new(ChatClient::with_environment(config, |_| None).unwrap());
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let (watch, cancel) = (ChatWatch::new(Arc::clone(&client)), CancellationToken::new());
-        let requests = || watch.status(&runtime).map(|status| status.requests);
-        until("the client answers", || requests() == Some(0));
-        let cancelled = cancel.clone();
-        let question = ChatRequest {
-            purpose: "test",
-            system: String::new(),
-            user: "Are you there?".to_owned(),
-            image: None,
-            schema: None,
-            max_tokens: 16,
-            temperature: None,
-        };
-        let asked = runtime.spawn(async move { client.ask(&question, &cancelled).await });
-        until("the question is seen", || requests() == Some(1));
-        assert!(!asked.is_finished());
-        cancel.cancel();
-        runtime.shutdown_background();
-    }
 }

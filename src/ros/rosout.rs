@@ -256,7 +256,7 @@ mod tests {
     use crate::ros::{
         arguments::RosArguments,
         cdr::CdrView,
-        transport::{RawPublisher, TransportError, testing::PublishOnly},
+        transport::{RawPublisher, TransportError, testing::OneWay},
     };
 
     /// Far longer than anything here takes; only a fault waits so long.
@@ -309,7 +309,8 @@ mod tests {
 
     fn start(wire: &Wire, queue: LogQueue) -> Rosout {
         let arguments = RosArguments::parse(&["--ros-args", "-r", "__ns:=/a/b", "-r", "__node:=c"]).unwrap();
-        let transport = PublishOnly(|topic: &str, kind: &str, qos, _| -> Arc<dyn RawPublisher> {
+        let wire = wire.clone();
+        let transport = OneWay::publishing(move |topic: &str, kind: &str, qos, _| -> Arc<dyn RawPublisher> {
             wire.0.opened.lock().unwrap().push((topic.to_owned(), kind.to_owned(), qos));
             Arc::new(wire.clone())
         });

@@ -419,16 +419,40 @@ pub(super) mod testing {
 
     const UNSUPPORTED: TransportError = TransportError::Unsupported { transport: "test", ability: "do that" };
 
-    /// A transport of whoever only publishes; makes publishers of topic, type, QoS, and whether in haste.
-    pub struct PublishOnly<F>(pub F);
+    type Advertise = dyn Fn(&str, &str, Qos, bool) -> Result<Arc<dyn RawPublisher>, TransportError> + Send + Sync;
+    type Subscribe = dyn Fn() -> Result<Box<dyn RawSubscription>, TransportError> + Send + Sync;
 
-    impl<F: Fn(&str, &str, Qos, bool) -> Arc<dyn RawPublisher> + Send + Sync> Transport for PublishOnly<F> {
+    /// A transport that can do one thing.
+    pub struct OneWay {
+        advertise: Box<Advertise>,
+        subscribe: Box<Subscribe>,
+    }
+
+    impl OneWay {
+        /// Makes publishers of topic, type, QoS, and whether in haste.
+        pub fn publishing(
+            publisher: impl Fn(&str, &str, Qos, bool) -> Arc<dyn RawPublisher> + Send + Sync + 'static,
+        ) -> Self {
+            let advertise = move |topic: &str, kind: &str, qos, haste| Ok(publisher(topic, kind, qos, haste));
+            Self { advertise: Box::new(advertise), subscribe: Box::new(|| Err(UNSUPPORTED)) }
+        }
+
+        /// Makes subscriptions as long as there are any.
+        pub fn subscribing(
+            subscription: impl Fn() -> Option<Box<dyn RawSubscription>> + Send + Sync + 'static,
+        ) -> Self {
+            let subscribe = move || subscription().ok_or(UNSUPPORTED);
+            Self { advertise: Box::new(|_, _, _, _| Err(UNSUPPORTED)), subscribe: Box::new(subscribe) }
+        }
+    }
+
+    impl Transport for OneWay {
         fn node_name(&self) -> &str {
             "/test"
         }
 
         fn advertise(&self, topic: &str, kind: &str, qos: Qos) -> Result<Arc<dyn RawPublisher>, TransportError> {
-            Ok((self.0)(topic, kind, qos, false))
+            (self.advertise)(topic, kind, qos, false)
         }
 
         fn advertise_in_haste(
@@ -437,7 +461,7 @@ pub(super) mod testing {
             kind: &str,
             qos: Qos,
         ) -> Result<Arc<dyn RawPublisher>, TransportError> {
-            Ok((self.0)(topic, kind, qos, true))
+            (self.advertise)(topic, kind, qos, true)
         }
 
         fn subscribe(
@@ -447,7 +471,7 @@ pub(super) mod testing {
             _: Qos,
             _: MessageHandler,
         ) -> Result<Box<dyn RawSubscription>, TransportError> {
-            Err(UNSUPPORTED)
+            (self.subscribe)()
         }
 
         fn serve(&self, _: &str, _: &str, _: ServiceHandler) -> Result<Box<dyn RawServer>, TransportError> {
