@@ -147,6 +147,27 @@ pub fn normalise_label(text: &str, limits: &VocabularyLimits) -> Result<Arc<str>
     Ok(Arc::from(label))
 }
 
+/// How a text from outside begins: at most so many characters on one line, without anything that could play tricks on a
+/// terminal or a log.
+pub(super) fn excerpt(text: &str, most: usize) -> String {
+    let mut out = String::new();
+    let mut length = 0;
+    let odd = |c: char| c.is_whitespace() || c.is_control() || is_invisible(c);
+    for c in text.chars().map(|c| if odd(c) { ' ' } else { c }) {
+        if c == ' ' && (out.is_empty() || out.ends_with(' ')) {
+            continue;
+        }
+        if length == most {
+            out.push('…');
+            break;
+        }
+        out.push(c);
+        length += 1;
+    }
+    out.truncate(out.trim_end().len());
+    if out.is_empty() { "nothing".into() } else { out }
+}
+
 /// Whether a character that is no control character shows nothing, or changes the direction or the form of others: with it
 /// two names would look alike. These are Unicode's `Default_Ignorable_Code_Point` (`DerivedCoreProperties.txt`), the line
 /// and paragraph separators and the marks of interlinear annotations.

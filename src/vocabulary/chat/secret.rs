@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::vocabulary::parse::is_invisible;
+use crate::vocabulary::parse;
 
 /// Keys shorter than this are placeholders ("none", "EMPTY") that ordinary text may contain.
 const SHORTEST_SCRUBBED: usize = 8;
@@ -39,30 +39,11 @@ impl fmt::Debug for Secret {
 /// Longest piece of the endpoint's text in an error, in characters.
 const EXCERPT: usize = 200;
 
-/// How `text` begins: on one line, without the key and without anything that could play tricks on a terminal or a log.
+/// How `text` begins, without the key.
 pub(super) fn excerpt(text: &str, key: Option<&Secret>) -> String {
     // The key goes first: were the text shortened before, half of it could stay.
-    let scrubbed = key.map_or_else(|| text.to_owned(), |key| key.scrub(text.to_owned()));
-    let mut out = String::new();
-    let mut length = 0;
-    for c in scrubbed.chars().map(|c| if c.is_whitespace() || unprintable(c) { ' ' } else { c }) {
-        if c == ' ' && (out.is_empty() || out.ends_with(' ')) {
-            continue;
-        }
-        if length == EXCERPT {
-            out.push('…');
-            break;
-        }
-        out.push(c);
-        length += 1;
-    }
-    out.truncate(out.trim_end().len());
-    if out.is_empty() { "nothing".into() } else { out }
-}
-
-/// Control characters, and those that change the direction or the visibility of others.
-fn unprintable(c: char) -> bool {
-    c.is_control() || is_invisible(c)
+    let scrubbed = key.map(|key| key.scrub(text.to_owned()));
+    parse::excerpt(scrubbed.as_deref().unwrap_or(text), EXCERPT)
 }
 
 #[cfg(test)]

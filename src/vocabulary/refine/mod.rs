@@ -5,9 +5,9 @@
 //! dropped and counted, and no reply makes a class list empty.
 //!
 //! Steps: [`prompts::look`] (a vision model proposes labels), [`prompts::select`] and [`prompts::group`] (pre-refinement
-//! with and without target classes; paper 001, section 3.3.1, and LLM2Labels, section 3.4), [`prompts::assign`]
-//! (post-refinement; 001, section 3.3.2), [`prompts::subclasses`] (LLM-supervision). [`offline`] does pre-refinement by
-//! WordNet.
+//! with and without target classes; LLM refinement, section 3.3.1, and LLM2Labels, section 3.4), [`prompts::assign`]
+//! (post-refinement; LLM refinement, section 3.3.2), [`prompts::subclasses`] (LLM-supervision). [`offline`] does
+//! pre-refinement by WordNet.
 
 pub mod offline;
 pub mod prompts;

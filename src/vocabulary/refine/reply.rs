@@ -13,7 +13,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::vocabulary::{
     ClassSpec,
-    parse::{VocabularyLimits, is_invisible, normalise_label},
+    parse::{VocabularyLimits, excerpt, normalise_label},
     proposals::Proposal,
 };
 
@@ -71,17 +71,6 @@ fn parse<T: DeserializeOwned>(text: &str, expected: &'static str) -> Result<T, R
         let (found, reason) = (excerpt(text, QUOTED), excerpt(&error.to_string(), REASON));
         ReplyError::Malformed { expected, found, reason }
     })
-}
-
-/// How `text` begins: on one line, and without anything that could play tricks on a terminal or a log.
-fn excerpt(text: &str, most: usize) -> String {
-    let plain = text.chars().map(|c| if c.is_whitespace() { ' ' } else { c });
-    let mut shown = plain.filter(|&c| !c.is_control() && !is_invisible(c));
-    let mut out: String = shown.by_ref().take(most).collect();
-    if shown.next().is_some() {
-        out.push('…');
-    }
-    out
 }
 
 /// Gives back the allowed spelling of labels.
@@ -393,8 +382,10 @@ pub fn assign(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
+    use crate::vocabulary::parse::is_invisible;
 
     fn limits() -> VocabularyLimits {
         VocabularyLimits::default()
