@@ -17,6 +17,8 @@ from segmenter_world2d import chance, uniform
 
 POSITIVE, NEGATIVE, EXTRA = 20, 3, 2
 SLOTS = 2 + POSITIVE + NEGATIVE + EXTRA
+# Share of the boxes whose points may all lie beside the object: the middle of a box need not be on a bent or half-hidden thing.
+UNCHECKED = 0.25
 
 
 @dataclass
@@ -105,6 +107,10 @@ def make(maps: Tensor, valid: Tensor, per_image: int, ids: int, loose_share: flo
     tight = bounds(mask)
     box = jitter(tight, size, loose_share)
 
+    mode = torch.rand(p, 1, device=device)
+    single = mode.squeeze(1) < 0.17
+    has_box = mode >= 0.29
+
     # Points are drawn from cells of four pixels, by how much of a cell is the object's.
     share = F.avg_pool2d(target, 2).squeeze(1)
     side = size // 4
@@ -129,13 +135,12 @@ def make(maps: Tensor, valid: Tensor, per_image: int, ids: int, loose_share: flo
     # Query centres that crowd around the middle of the box, kept where they hit; elsewhere an interior point.
     style = torch.rand(p, 1, 1, device=device)
     points = torch.where(style < 0.35, inner, torch.where(style < 0.55, middle, torch.where(hits.unsqueeze(-1), crowd, inner)))
+    # As a detector gives them beside its box: on the object or not.
+    points = torch.where(has_box.unsqueeze(-1) & (style > 1 - UNCHECKED), crowd, points)
     wrong = chance((p, 3), 0.5, device) & chance((p, 1), 0.4, device) & has_outside.unsqueeze(1)
     slots = torch.randperm(POSITIVE - 1, device=device)[:3] + 1
     points[:, slots] = torch.where(wrong.unsqueeze(-1), astray[:, NEGATIVE:], points[:, slots])
 
-    mode = torch.rand(p, 1, device=device)
-    single = mode.squeeze(1) < 0.17
-    has_box = mode >= 0.29
     number = torch.exp(uniform((p, 1), 0.7, 3.05, device)).floor()
     number = torch.where(chance((p, 1), 0.35, device), 20.0, number)
     number = torch.where(mode < 0.17, 1.0, torch.where(mode < 0.29, number, torch.where(mode < 0.62, 0.0, number)))
