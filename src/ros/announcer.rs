@@ -128,11 +128,8 @@ mod tests {
         inference::Thresholds,
         pipeline::{PipelineConfig, PreparedVocabulary},
         ros::{
-            Qos, TransportError,
-            arguments::RosArguments,
-            cdr::CdrView,
-            clock::NodeClock,
-            transport::{RawPublisher, testing::OneWay},
+            Qos, TransportError, arguments::RosArguments, cdr::CdrView, clock::NodeClock, testing::OneWay,
+            transport::RawPublisher,
         },
     };
 

@@ -55,23 +55,15 @@ impl ChatWatch {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::TcpListener, thread, time::Instant};
+    use std::net::TcpListener;
 
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::vocabulary::chat::{ChatConfig, ChatRequest};
-
-    /// Far longer than anything here takes; only a fault waits so long.
-    const LONG: Duration = Duration::from_secs(30);
-
-    fn until(what: &str, mut condition: impl FnMut() -> bool) {
-        let deadline = Instant::now() + LONG;
-        while !condition() {
-            assert!(Instant::now() < deadline, "never: {what}");
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
+    use crate::{
+        ros::testing::until,
+        vocabulary::chat::{ChatConfig, ChatRequest},
+    };
 
     #[test]
     fn the_client_is_asked_how_it_does_while_a_question_hangs() {

@@ -334,10 +334,7 @@ mod tests {
     use super::*;
     use crate::{
         pipeline::Execution,
-        ros::{
-            arguments::RosArguments, cdr::CdrView, parameter_table::TABLE, parameters::Values,
-            transport::testing::OneWay,
-        },
+        ros::{arguments::RosArguments, cdr::CdrView, parameter_table::TABLE, parameters::Values, testing::OneWay},
     };
 
     /// A subscription to nothing.

@@ -249,18 +249,10 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::types::ImageSize;
-
-    /// Far longer than anything here takes; only a fault waits so long.
-    const LONG: Duration = Duration::from_secs(30);
-
-    fn until(what: &str, mut condition: impl FnMut() -> bool) {
-        let deadline = Instant::now() + LONG;
-        while !condition() {
-            assert!(Instant::now() < deadline, "never: {what}");
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
+    use crate::{
+        ros::testing::{LONG, until},
+        types::ImageSize,
+    };
 
     /// A loop whose thread never gets a core: both of its ends.
     fn stuck() -> (RefreshHandle, SceneTap) {

@@ -40,6 +40,8 @@ mod requests;
 pub mod rosout;
 mod segment;
 pub mod settings;
+#[cfg(test)]
+mod testing;
 mod throttle;
 pub mod transport;
 

@@ -247,7 +247,7 @@ mod tests {
     use tracing::{Dispatch, dispatcher::with_default};
 
     use super::*;
-    use crate::ros::{arguments::RosArguments, transport::testing::OneWay};
+    use crate::ros::{arguments::RosArguments, testing::OneWay};
 
     /// A wire that ends here, with a subscriber on every topic that asks for too much.
     #[derive(Clone, Default)]

@@ -224,13 +224,8 @@ mod tests {
 
     use super::*;
     use crate::ros::{
-        arguments::RosArguments,
-        cdr::CdrView,
-        clock::NodeClock,
-        parameter_table,
-        parameters::Default,
-        settings::Settings,
-        transport::{RawPublisher, testing::OneWay},
+        arguments::RosArguments, cdr::CdrView, clock::NodeClock, parameter_table, parameters::Default,
+        settings::Settings, testing::OneWay, transport::RawPublisher,
     };
 
     const TABLE: &[Parameter] = &[

@@ -256,11 +256,9 @@ mod tests {
     use crate::ros::{
         arguments::RosArguments,
         cdr::CdrView,
-        transport::{RawPublisher, TransportError, testing::OneWay},
+        testing::{LONG, OneWay, until},
+        transport::{RawPublisher, TransportError},
     };
-
-    /// Far longer than anything here takes; only a fault waits so long.
-    const LONG: Duration = Duration::from_secs(30);
 
     /// What happens when the wire is given a message.
     type OnPublish = Box<dyn Fn() -> Result<(), TransportError> + Send + Sync>;
@@ -315,14 +313,6 @@ mod tests {
             Arc::new(wire.clone())
         });
         Rosout::start(&transport, &arguments.identity("scenelex").unwrap(), queue).unwrap()
-    }
-
-    fn until(what: &str, condition: impl Fn() -> bool) {
-        let deadline = Instant::now() + LONG;
-        while !condition() {
-            assert!(Instant::now() < deadline, "never: {what}");
-            thread::sleep(Duration::from_millis(5));
-        }
     }
 
     #[test]
