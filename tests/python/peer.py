@@ -108,11 +108,10 @@ class Peer:
 
     def call(self, name: str, ros_type: str, timeout=30.0, **fields):
         """Call a service the way rmw_cyclonedds does; the response."""
-        request_type, response_type = service(ros_type)
         idle = self.clients[name, ros_type]
-        writer, reader = client = idle.pop() if idle else self._client(name, request_type, response_type)
+        writer, reader = client = idle.pop() if idle else self._client(name, ros_type)
         until(lambda: writer.matched() and reader.matched(), timeout, f"service {name}")
-        request = request_type.__idl__.v1_machine.default_initialize()
+        request = service(ros_type)[0].__idl__.v1_machine.default_initialize()
         # The client is named by half of its writer's GUID, so that it knows its replies among all.
         request.client, request.sequence = random.getrandbits(64), next(self.sequence)
         for field, value in fields.items():
@@ -123,11 +122,14 @@ class Peer:
         idle.append(client)
         return reply
 
-    def _client(self, name: str, request_type, response_type) -> tuple[Publisher, Subscription]:
+    def answers(self, name: str, ros_type: str) -> Subscription:
+        """All answers of a service, whoever they are for."""
+        return Subscription(self.participant, f"rr{name}Reply", service(ros_type)[1], quality())
+
+    def _client(self, name: str, ros_type: str) -> tuple[Publisher, Subscription]:
         qos = quality()
-        topic = Topic(self.participant, f"rq{name}Request", request_type, qos=qos)
-        reader = Subscription(self.participant, f"rr{name}Reply", response_type, qos)
-        return Publisher(DataWriter(self.participant, topic, qos=qos)), reader
+        topic = Topic(self.participant, f"rq{name}Request", service(ros_type)[0], qos=qos)
+        return Publisher(DataWriter(self.participant, topic, qos=qos)), self.answers(name, ros_type)
 
     def topics(self) -> dict[str, str]:
         """Topics other participants write or read, with their types, both as on the wire."""
