@@ -132,23 +132,12 @@ impl DdsServer {
             clients.update(&writer);
             take_all(reader, stop, &name, |request| {
                 let Some((body, options)) = answer(&request, &mut handler, &name) else { return };
-                if !clients.wait_for(request.writer_guid(), &writer, stop) {
+                let client = request.writer_guid();
+                if !clients.wait_for(client, &writer, stop) {
                     tracing::warn!(service = %name, "the client does not listen to answers (yet); it may not get this one");
                 }
-                let mapping = Mapping::of(request.writer_guid());
-                let again = (mapping == Mapping::Cyclone && clients.is_first_answer(request.writer_guid()))
-                    .then(|| (body.clone(), options.clone()));
-                let sent = writer.write(body, options).and_then(|_| match again {
-                    // Cyclone throws away what comes while it still connects a reader with us, and takes the heartbeat that
-                    // comes along for the beginning of what it has to have. What is sent after it has acknowledged that is
-                    // not lost, and an answer that comes twice is one that nobody waits for any more.
-                    Some((body, options)) => {
-                        writer.flush(FIRST_ANSWER);
-                        writer.write(body, options).map(|_| ())
-                    }
-                    None => Ok(()),
-                });
-                if let Err(error) = sent {
+                let twice = Mapping::of(client) == Mapping::Cyclone && clients.is_first_answer(client);
+                if let Err(error) = respond(&writer, body, options, twice) {
                     tracing::warn!(service = %name, error, "could not send a response");
                 }
             });
@@ -256,6 +245,17 @@ fn answer(
         Mapping::Cyclone => options,
     };
     Some((body, options.build()))
+}
+
+/// Sends an answer, the first one to a client on Cyclone `twice`. Cyclone throws away what comes while it still connects a
+/// reader with us, and takes the heartbeat that comes along for the beginning of what it has to have. What is sent after it
+/// has acknowledged that is not lost, and an answer that comes twice is one that nobody waits for any more.
+fn respond(responses: &Writer, body: Bytes, options: WriteOptions, twice: bool) -> Result<(), String> {
+    if twice {
+        responses.write(body.clone(), options.clone())?;
+        responses.flush(FIRST_ANSWER);
+    }
+    responses.write(body, options).map(|_| ())
 }
 
 impl RawServer for DdsServer {}
