@@ -7,6 +7,7 @@ mod overlay;
 mod report;
 mod sheet;
 mod source;
+mod vocabulary;
 mod watcher;
 
 use std::{
@@ -17,11 +18,6 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use scenelex::ros::{
-    arguments::RosArguments,
-    parameter_table::TABLE,
-    parameters::{Value, Values},
-};
 
 use self::{children::Child, source::Source, watcher::Watcher};
 use super::{INTERRUPTED, bags, interrupt::Interrupt, models, progress::Progress, say, wire};
@@ -38,8 +34,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Starts `scenelex node` and `scenelex play` as separate processes that meet only on the wire (a ROS domain of their
 /// own, this machine only), and leaves in the output folder: overlay pictures, a contact sheet, the node's outputs as a
 /// bag, and summary.json with rates, latencies and IoU against the bag's ground truth. The node starts without a list and
-/// finds out by itself what there is to see, among the simulated world's categories and without a language model; half way
-/// it is told a list, to which it goes on adding. Ground truth of classes that are not in a frame's vocabulary counts as
+/// finds out by itself what there is to see: the detector is asked for everyday words, and a language model, whose answers
+/// are replayed from a recording, chooses among the simulated world's categories. Half way the node is told a list, to which
+/// it goes on adding. Ground truth of classes that are not in a frame's vocabulary counts as
 /// unlabelled; the mean is taken over the classes seen in the ground truth while they were asked for.
 #[derive(Args)]
 pub struct DemoArgs {
@@ -55,6 +52,17 @@ pub struct DemoArgs {
     /// Classes of the first half [default: what the node finds by itself]
     #[arg(long, value_name = "\"A, B\"")]
     classes: Option<String>,
+    /// OpenAI-compatible server that is asked for the list, instead of replaying the recorded answers; exchanges are
+    /// recorded in OUT/exchanges.jsonl
+    #[arg(long, value_name = "URL", conflicts_with_all = ["classes", "replay"], requires = "llm_model")]
+    llm: Option<String>,
+    /// Name of the language model
+    #[arg(long, value_name = "NAME")]
+    llm_model: Option<String>,
+    /// Recorded answers of the language model [default: models/sim/demo_llm.jsonl with the shipped bag and models, else none,
+    /// and WordNet chooses]
+    #[arg(long, value_name = "FILE", conflicts_with = "classes")]
+    replay: Option<PathBuf>,
     /// Classes that the node is told half way
     #[arg(long, value_name = "\"A, B\"", default_value = THEN)]
     then_classes: String,
@@ -172,29 +180,11 @@ fn node_arguments(args: &DemoArgs, source: &Source, models: &Path) -> Result<Vec
     }
     match &args.classes {
         Some(classes) => parameters.push(format!("classes:={}", yaml_list(classes))),
-        None => parameters.extend([
-            "refresh.enabled:=true".to_owned(),
-            format!("refresh.targets:={}", yaml_list(&world()?)),
-            "refresh.period:=2.0".to_owned(),
-            // What it is told stays, also where it is not seen for a while.
-            "refresh.keep:=1000".to_owned(),
-        ]),
+        None => parameters.extend(vocabulary::parameters(args)?),
     }
     let parameters = parameters.into_iter().flat_map(|parameter| ["-p".to_owned(), parameter]);
     let arguments = ["node", "--ros-args", "-r"].map(str::to_owned).into_iter();
     Ok(arguments.chain([format!("image:={}", args.camera)]).chain(parameters).collect())
-}
-
-/// The categories of the simulated world, as its parameter file lists them.
-fn world() -> Result<String> {
-    let path = models::shipped("config/sim_world.yaml");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut values = Values::new(TABLE);
-    values.apply_file(&text, &path, &RosArguments::default().identity("scenelex")?)?;
-    match values.get("classes") {
-        Some(Value::Texts(classes)) => Ok(classes.join(",")),
-        _ => bail!("{}: no classes", path.display()),
-    }
 }
 
 fn player_arguments(args: &DemoArgs, bag: &Path) -> Vec<String> {

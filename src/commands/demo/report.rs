@@ -148,6 +148,17 @@ pub fn write(path: &Path, summary: &Summary) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// How the vocabulary loop fared, of its diagnostics.
+fn looks(refresh: &BTreeMap<String, String>) -> String {
+    let value = |key: &str| refresh.get(key).map_or("", String::as_str);
+    let last = match value("last.refined_by") {
+        "" => "the last one failed".to_owned(),
+        refined => format!("the last refined by {refined}"),
+    };
+    let replayed = refresh.get("llm.replayed").map(|count| format!(", {count} recorded answers"));
+    format!("{}, {last}{}", value("refreshes"), replayed.unwrap_or_default())
+}
+
 /// The summary for people.
 pub fn table(summary: &Summary, folder: &Path) -> String {
     let mut rows: Vec<(String, String)> = Vec::new();
@@ -166,6 +177,9 @@ pub fn table(summary: &Summary, folder: &Path) -> String {
             &format!("vocabulary {}", list.version),
             format!("{classes} classes, {} frames, by {}", list.frames, list.source),
         );
+    }
+    if let Some(refresh) = summary.diagnostics.get("scenelex: refresh") {
+        row("looks for classes", looks(refresh));
     }
     match summary.miou {
         Some(miou) => row("mean IoU", format!("{miou:.3} over {} frames", summary.scored_frames)),
