@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 """What the vocabulary loop's refinements are worth: mIoU of the node on held-out frames, each a scene of its own, under the
-loop's switches. There is no language model in it: proposals are the detector's own, refinement is the lexicon's.
+loop's switches. Proposals are the detector's own; refinement is the lexicon's or, where --llm names an OpenAI-compatible
+server, also a language model's (its key in the environment, as the node takes it).
 
 closed   The targets are the world's 28 categories. Without refinement the detector is asked for all of them at once; with
          pre-refinement for those that the look at the same frame found with a score of 0.5 or more, while boxes may be kept
          from 0.3 on. With `label_rule` token_labels the detector says what it sees in its own words; post-refinement gives
-         those a class.
+         those a class. "In other words": the detector is asked for two synonyms of each category, on which it was never
+         trained, as a tagger has other words than one's classes, and refinement has to find the classes that are meant.
+         "Subclasses": the detector is asked for three narrower words of each class, too.
 open     Nobody says what there is: the detector is asked for the lexicon's commonest nouns, and what it finds is the list,
          as it is or grouped into classes (pre-refinement).
 
@@ -15,11 +18,12 @@ frames; recall counts labelled pixels of objects.
 
 Frames: shards of `scenelex_sim.dataset --split val`, of each scene the first view. Needs what `make test` installs.
 
-    .deps/venv/bin/python benches/refinement.py SHARDS [FRAMES [BEGINNING OF A CONDITION'S NAME]]
+    .deps/venv/bin/python benches/refinement.py SHARDS [FRAMES] [--only PART OF A NAME] [--llm URL --model NAME]
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -50,7 +54,9 @@ CLOSED = LOOK | {"refresh.targets": ALL}
 WORDS = {"label_rule": "token_labels"}
 # Post-refinement of a list that stays: the loop runs for the phrases only.
 STAYS = {"refresh.proposals": "[]", "refresh.fixed": ALL, "refresh.targets": "[]"}
-CONDITIONS = {
+OTHER_WORDS = CLOSED | {"refresh.probe.words": f"[{', '.join(word for name in CATEGORIES for word in HELD_OUT_WORDS[name])}]"}
+NARROWER = {"refresh.subclasses": "true", "refresh.n_subclasses": 3}
+OFFLINE = {
     "closed, no refinement": {"classes": ALL},
     "closed, no refinement, box and 20 points": {"classes": ALL, "use_points": "true"},
     "closed, pre-refinement": CLOSED,
@@ -60,10 +66,25 @@ CONDITIONS = {
     "closed, token labels": {"classes": ALL} | WORDS,
     "closed, token labels, post-refinement": LOOK | STAYS | WORDS,
     "closed, token labels, pre- and post-refinement": CLOSED | WORDS,
+    "closed, in other words, pre-refinement": OTHER_WORDS,
+    "closed, subclasses, pre-refinement": CLOSED | NARROWER,
     "open, no refinement": LOOK | {"refresh.pre_refine": "false"},
     "open, pre-refinement": LOOK,
     "open, token labels, pre- and post-refinement": LOOK | WORDS,
 }
+
+
+def conditions(llm: str | None, model: str) -> dict[str, dict]:
+    """By name; with a language model those in which it has something to do once more."""
+    if not llm:
+        return OFFLINE
+    asks = {"llm.url": llm, "llm.model": model, "llm.requests_per_hour": 100_000}
+    repeated = {
+        f"{name}, language model": parameters | asks
+        for name, parameters in OFFLINE.items()
+        if "refresh.enabled" in parameters and "grid" not in str(parameters) and "refresh.pre_refine" not in parameters
+    }
+    return OFFLINE | repeated
 
 
 def frames(folder: Path, most: int):
@@ -158,21 +179,29 @@ def run(parameters: dict, pictures: list, domain: int) -> dict:
     return score.row() | {"classes": float(np.mean(lengths))}
 
 
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shards", type=Path)
+    parser.add_argument("frames", type=int, nargs="?", default=64)
+    parser.add_argument("--only", default="", help="part of the names of the conditions to run")
+    parser.add_argument("--llm", help="URL of an OpenAI-compatible server, up to /v1")
+    parser.add_argument("--model", default="gpt-4o-mini")
+    return parser.parse_args()
+
+
 def main():
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    pictures = list(frames(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 64))
+    args = arguments()
+    pictures = list(frames(args.shards, args.frames))
     if not pictures:
-        sys.exit(f"no shards in {sys.argv[1]}")
+        sys.exit(f"no shards in {args.shards}")
     print(f"{len(pictures)} frames, each a scene of its own", flush=True)
     rows = {}
-    wanted = sys.argv[3] if len(sys.argv) > 3 else ""
-    for number, (name, parameters) in enumerate(CONDITIONS.items()):
-        if not name.startswith(wanted):
+    for number, (name, parameters) in enumerate(conditions(args.llm, args.model).items()):
+        if args.only not in name:
             continue
         rows[name] = run(parameters, pictures, 20 + (os.getpid() + number) % 60)
         row = rows[name]
-        print(f"{name:52} mIoU {row['miou']:.3f}  recall {row['recall']:.3f}  classes asked for {row['classes']:.1f}", flush=True)
+        print(f"{name:66} mIoU {row['miou']:.3f}  recall {row['recall']:.3f}  classes asked for {row['classes']:.1f}", flush=True)
     out = ROOT / "out" / "bench"
     out.mkdir(parents=True, exist_ok=True)
     (out / "refinement.json").write_text(json.dumps({"frames": len(pictures), "threshold": THRESHOLD, "rows": rows}, indent=2) + "\n")
