@@ -241,14 +241,17 @@ class Images:
     """Makes batches: ``rgb f32[B, 3, S, S]`` in 0..255, ``maps i64[B, 2, S, S]`` (objects, parts), ``valid f32[B, 1, S, S]``.
 
     With ``ring`` images, procedural ones are drawn one or two a batch and used again from a ring; without, they are drawn anew
-    for every batch, which only a GPU can afford.
+    for every batch, which only a GPU can afford. ``whole`` is the share of rendered frames with a ring that are shown whole.
     """
 
-    def __init__(self, frames: Frames | None, size: int, device: torch.device, ring: int = 0, rendered: float = 0.5, strength: float = 1.0):
+    def __init__(
+        self, frames: Frames | None, size: int, device: torch.device, ring: int = 0, rendered: float = 0.5, strength: float = 1.0,
+        whole: float = 0.5,
+    ):  # fmt: skip
         self.frames = frames
         self.size = size
         self.device = device
-        self.rendered, self.strength = rendered, strength
+        self.rendered, self.strength, self.whole = rendered, strength, whole
         self.bank: Tensor | None = None
         self.age = 0
         self.ring = Ring(256, ring, device) if ring else None
@@ -287,7 +290,7 @@ class Images:
             self.fill(fresh, None if drawn is None else drawn[0])
         placed, labels, covered = [], [], torch.ones(b, 2, device=device)
         if drawn is not None:
-            rgb, ids, covered[:m] = place_frames(*drawn, size)
+            rgb, ids, covered[:m] = place_frames(*drawn, size, self.whole)
             placed.append(repaint(rgb, ids, self._textures(8, drawn[0]), 0.5 * self.strength))
             labels.append(torch.stack([ids, ids], 1))
         if m < b:

@@ -54,6 +54,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--again", type=float, default=1.0, help="share of steps with a second, corrected round of prompts")
     parser.add_argument("--ring", type=int, default=0, help="procedural images kept for reuse (0: all drawn anew)")
     parser.add_argument("--rendered", type=float, default=0.5, help="with --ring: share of rendered frames in a batch")
+    parser.add_argument("--whole", type=float, default=0.5, help="with --ring: share of rendered frames that are shown whole, not as a crop")
     parser.add_argument("--strength", type=float, default=1.0, help="of what a camera does to pictures, and of repainting")
     parser.add_argument("--average", type=float, default=0.9985, help="decay of the averaged weights")
     parser.add_argument("--bf16", action="store_true", help="bfloat16 on a CPU too (pays where it has AVX-512 BF16 or AMX)")
@@ -61,6 +62,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--warm-steps", type=int, default=400)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--muon", action="store_true", help="Muon for the convolutions (muon.py), AdamW for the rest")
+    parser.add_argument("--keep-norms", action="store_true", help="the batch norms' means and variances stay as they are (small batches)")
     parser.add_argument("--decay", type=float, default=0.03)
     parser.add_argument("--max-frames", type=int, default=40000)
     parser.add_argument("--wait-frames", type=int, default=0, help="do not start before so many frames are loaded")
@@ -189,6 +191,10 @@ def main() -> None:
         stored = torch.load(args.init, map_location=device, weights_only=True)
         model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in stored["model"].items()}, strict=False)
     model = model.to(memory_format=torch.channels_last)
+    if args.keep_norms:
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eval()
     learners = optimisers(model, args.lr, args.decay, args.muon)
     average = Average(model, args.average)
     step, spent = 0, 0.0
@@ -207,7 +213,7 @@ def main() -> None:
     held_out = Frames(args.val, device, 512) if args.val else None
     while held_out is not None and held_out.count == 0 and not stop["now"]:
         time.sleep(1)
-    images = Images(frames, args.size, device, args.ring, args.rendered, args.strength)
+    images = Images(frames, args.size, device, args.ring, args.rendered, args.strength, args.whole)
     torch.manual_seed(99)
     probe = [Images(held_out, args.size, device).batch(32 if gpu else 8) for _ in range(4 if gpu else 1)]
     torch.manual_seed(args.seed + 1000 * step + int(spent))
