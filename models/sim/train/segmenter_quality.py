@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--frames", type=Path, action="append", required=True, help="folder of fresh .npz shards (may be repeated)")
     parser.add_argument("--init", type=Path, required=True, help="trained weights (a segmenter_ema.pt)")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--size", type=int, default=384, help="input size of the files to be written: the statistics depend on it")
+    parser.add_argument("--size", type=int, default=512, help="input size of the files to be written: the statistics depend on it")
     parser.add_argument("--minutes", type=float, default=10.0, help="of gathering; fitting takes seconds")
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--prompts", type=int, default=12, help="prompts an image")
