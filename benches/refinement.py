@@ -75,14 +75,14 @@ OFFLINE = {
 
 
 def conditions(llm: str | None, model: str) -> dict[str, dict]:
-    """By name; with a language model those in which it has something to do once more."""
+    """By name; with a language model those in which it has something to do once more, but not on 2x2 cells."""
     if not llm:
         return OFFLINE
     asks = {"llm.url": llm, "llm.model": model, "llm.requests_per_hour": 100_000}
     repeated = {
         f"{name}, language model": parameters | asks
         for name, parameters in OFFLINE.items()
-        if "refresh.enabled" in parameters and "grid" not in str(parameters) and "refresh.pre_refine" not in parameters
+        if "refresh.enabled" in parameters and parameters.keys().isdisjoint({"refresh.probe.grid", "refresh.pre_refine"})
     }
     return OFFLINE | repeated
 

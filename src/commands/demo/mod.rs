@@ -35,9 +35,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// own, this machine only), and leaves in the output folder: overlay pictures, a contact sheet, the node's outputs as a
 /// bag, and summary.json with rates, latencies and IoU against the bag's ground truth. The node starts without a list and
 /// finds out by itself what there is to see: the detector is asked for everyday words, and a language model, whose answers
-/// are replayed from a recording, chooses among the simulated world's categories. Half way the node is told a list, to which
-/// it goes on adding. Ground truth of classes that are not in a frame's vocabulary counts as
-/// unlabelled; the mean is taken over the classes seen in the ground truth while they were asked for.
+/// are replayed from a recording, chooses among the simulated world's categories. Half way the node is told a list, to
+/// which it goes on adding. Ground truth of classes that are not in a frame's vocabulary counts as unlabelled; the mean is
+/// taken over the classes seen in the ground truth while they were asked for.
 #[derive(Args)]
 pub struct DemoArgs {
     /// Folder for the results

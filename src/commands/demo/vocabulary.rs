@@ -12,8 +12,8 @@ use scenelex::ros::{
 use super::DemoArgs;
 use crate::commands::models;
 
-/// What the detector is asked for, off the frame path: everyday words, of which it was trained on few and most are not the
-/// targets' own. Refinement has to find out which targets they mean.
+/// What the detector is asked for, off the frame path: everyday words. It was trained with two in three of them, but most
+/// are not the targets' own: refinement has to find out which targets they mean.
 const WORDS: &str = "cup, jar, tin, armchair, plant, screen, cone, light, notebook, computer, dish, pail, kettle, pan, tool, \
                      fruit, tube, extinguisher, watch, couch, table, box, book, pot, glass, clock, chair, lamp, bottle, bowl, \
                      mug, bucket";
