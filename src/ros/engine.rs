@@ -92,7 +92,7 @@ pub struct Engine {
     worker: Arc<VocabularyWorker>,
     /// Vocabularies that come into use.
     pub changes: Receiver<Arc<PreparedVocabulary>>,
-    requests: VocabularyRequests,
+    requests: Option<VocabularyRequests>,
     enabling: Enabling,
     segmenting: Segmenting,
     refresh: Option<Refreshing>,
@@ -100,7 +100,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Puts everything but the image subscription on the graph.
+    /// Puts everything but the images' and the class lists' subscriptions on the graph.
     ///
     /// # Errors
     /// [`NodeError`]; nothing is left running then.
@@ -112,7 +112,6 @@ impl Engine {
         time: NodeTime,
     ) -> Result<Self, NodeError> {
         let Loaded { mut pipeline, worker, vocabulary, refresh, thresholds, names } = loaded;
-        let limits = VocabularyLimits { max_classes: settings.max_classes, ..VocabularyLimits::default() };
         // Names first: nothing runs yet that would have to be stopped.
         let unnamed = [String::new()];
         let names_of = if settings.cameras.is_empty() { &unnamed[..] } else { &settings.cameras };
@@ -128,7 +127,6 @@ impl Engine {
         let outputs = cameras.iter().map(outputs).collect::<Result<Vec<_>, _>>()?;
         let bases = cameras.iter().map(|camera| Camera::base(&camera.name));
         let announcer = Announcer::new(on, identity, bases, vocabulary.clone(), Arc::clone(&tuning), time)?;
-        let requests = VocabularyRequests::start(on, identity, &worker, &vocabulary, limits)?;
 
         let (refresh, tap) = match refresh {
             Some(parts) => {
@@ -167,7 +165,7 @@ impl Engine {
             vocabulary,
             worker,
             changes,
-            requests,
+            requests: None,
             enabling,
             segmenting,
             refresh,
@@ -177,6 +175,22 @@ impl Engine {
         while engine.changes.try_recv().is_ok() {}
         engine.announce(&engine.vocabulary.current());
         Ok(engine)
+    }
+
+    /// Takes class lists by `~/set_vocabulary` from now on. Whoever gets an answer there counts on it that what was set by
+    /// parameter before is in force already, and not about to replace the list.
+    ///
+    /// # Errors
+    /// [`NodeError`] when they cannot be offered.
+    pub fn take_class_lists(
+        &mut self,
+        on: &dyn Transport,
+        identity: &NodeIdentity,
+        settings: &Settings,
+    ) -> Result<(), NodeError> {
+        let limits = VocabularyLimits { max_classes: settings.max_classes, ..VocabularyLimits::default() };
+        self.requests = Some(VocabularyRequests::start(on, identity, &self.worker, &self.vocabulary, limits)?);
+        Ok(())
     }
 
     /// Takes images from now on.

@@ -255,16 +255,24 @@ impl Node {
         let settings = self.parameters.begin_configuring();
         let configured = load(&settings, shutdown).and_then(|loaded| {
             let Some(loaded) = loaded else { return Ok(None) };
-            Engine::configure(&*self.transport, &self.identity, &settings, loaded, self.clock.time()).map(Some)
+            let (transport, identity) = (&*self.transport, &self.identity);
+            let mut engine = Engine::configure(transport, identity, &settings, loaded, self.clock.time())?;
+            if let Err(reason) = self.parameters.configured(engine.apply()) {
+                tracing::warn!(
+                    reason,
+                    "what was set while the node was being configured cannot be used; it is as it was before"
+                );
+            }
+            match engine.take_class_lists(transport, identity, &settings) {
+                Ok(()) => Ok(Some(engine)),
+                Err(error) => {
+                    engine.stop();
+                    Err(error)
+                }
+            }
         });
         match configured {
             Ok(Some(engine)) => {
-                if let Err(reason) = self.parameters.configured(engine.apply()) {
-                    tracing::warn!(
-                        reason,
-                        "what was set while the node was being configured cannot be used; it is as it was before"
-                    );
-                }
                 self.engine = Some(engine);
                 Outcome::Done
             }
