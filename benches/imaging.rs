@@ -20,12 +20,13 @@ const STD: [f32; 3] = [0.229, 0.224, 0.225];
 /// SAM's input and low-resolution masks.
 const SAM_SIDE: u32 = 1024;
 const LOW_RES_SIDE: u32 = 256;
+const LOW_RES: ImageSize = ImageSize::new(LOW_RES_SIDE, LOW_RES_SIDE);
 
 /// The shipped detector's input (models/sim/detector), Grounding DINO's and SAM's.
 const RULES: [(&str, ResizeRule); 3] = [
     ("letterbox_416x320", ResizeRule::Letterbox { size: ImageSize::new(416, 320) }),
     ("shortest_edge_800", ResizeRule::ShortestEdge { shortest: 800, longest: 1333 }),
-    ("longest_side_1024", ResizeRule::LongestSide { side: SAM_SIDE }),
+    ("longest_side_1024", ResizeRule::LongestSide { side: SAM_SIDE, multiple: SAM_SIDE }),
 ];
 
 /// A picture with smooth and rough parts.
@@ -78,10 +79,10 @@ fn preprocess(criterion: &mut Criterion) {
 fn masks(criterion: &mut Criterion) {
     for size in SIZES {
         let logits = disc(size);
-        let placement = ResizeRule::LongestSide { side: SAM_SIDE }.placement(size);
+        let placement = ResizeRule::LongestSide { side: SAM_SIDE, multiple: SAM_SIDE }.placement(size);
         let (mut upscaler, mut mask) = (MaskUpscaler::new(), BinaryMask::default());
         criterion.bench_function(&format!("masks/upscale/{size}"), |b| {
-            b.iter(|| upscaler.upscale(black_box(&logits), LOW_RES_SIDE, &placement, None, &mut mask).unwrap());
+            b.iter(|| upscaler.upscale(black_box(&logits), LOW_RES, &placement, None, &mut mask).unwrap());
         });
         let (mut encoder, mut runs) = (RunLengthEncoder::default(), RunLengths::default());
         criterion.bench_function(&format!("masks/run_lengths/{size}"), |b| {
@@ -89,7 +90,7 @@ fn masks(criterion: &mut Criterion) {
         });
         criterion.bench_function(&format!("masks/upscale_and_run_lengths/{size}"), |b| {
             b.iter(|| {
-                upscaler.upscale(black_box(&logits), LOW_RES_SIDE, &placement, None, &mut mask).unwrap();
+                upscaler.upscale(black_box(&logits), LOW_RES, &placement, None, &mut mask).unwrap();
                 encoder.encode(&mask, &mut runs);
             });
         });

@@ -36,11 +36,15 @@ def detector_processor(bundle: dict) -> GroundingDinoImageProcessor:
     )
 
 
-def segmenter_processor(bundle: dict, side: int) -> SamImageProcessor:
+def segmenter_processor(bundle: dict, height: int, width: int) -> SamImageProcessor:
+    """Hugging Face's processor for images of this size, padded as the bundle says."""
     rule = bundle["preprocessing"]
+    assert rule["resize"] == "longest_side", rule
+    scale = rule["longest"] / max(height, width)
+    padded = [-(-int(side * scale + 0.5) // rule["multiple"]) * rule["multiple"] for side in (height, width)]
     return SamImageProcessor(
-        size={"longest_edge": side},
-        pad_size={"height": side, "width": side},
+        size={"longest_edge": rule["longest"]},
+        pad_size={"height": padded[0], "width": padded[1]},
         image_mean=rule["mean"],
         image_std=rule["std"],
     )
@@ -85,7 +89,7 @@ class PythonPipeline:
     def __init__(self, models: Path, classes: list[str], threads: int, points: int = 20):
         torch.set_num_threads(threads)
         self.bundle = tomllib.loads((models / "detector" / "bundle.toml").read_text())
-        segmenter = tomllib.loads((models / "segmenter" / "bundle.toml").read_text())
+        self.segmenter = tomllib.loads((models / "segmenter" / "bundle.toml").read_text())
         self.classes, self.points = classes, points
 
         tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(models / "detector" / "tokenizer.json"))
@@ -93,11 +97,7 @@ class PythonPipeline:
         self.detector = session(models / "detector" / "detector.onnx", threads)
         self.image_encoder = session(models / "segmenter" / "image_encoder.onnx", threads)
         self.mask_decoder = session(models / "segmenter" / "mask_decoder.onnx", threads)
-        side = self.image_encoder.get_inputs()[0].shape[2]
-        self.segmenter_processor = segmenter_processor(segmenter, side)
-        self.input_side = side
-        mask_side = {i.name: i for i in self.mask_decoder.get_inputs()}["mask_input"].shape[2]
-        self.no_mask = np.zeros((1, 1, mask_side, mask_side), np.float32)
+        self.segmenter_processor, self.image_size = None, None
 
         text, self.spans = phrase_spans(tokenizer, classes)
         self.input_ids = text["input_ids"].astype(np.int64)
@@ -163,14 +163,17 @@ class PythonPipeline:
         boxes, scores, ids, points = self.detect(image)
         if not len(boxes):
             return []
+        if self.image_size != (height, width):
+            self.image_size = height, width
+            self.segmenter_processor = segmenter_processor(self.segmenter, height, width)
         inputs = self.segmenter_processor(images=image, return_tensors="pt")
         (embedding,) = self.image_encoder.run(None, {"pixel_values": inputs["pixel_values"].numpy()})
-        coords, labels = self.prompts(boxes, points, self.input_side / max(height, width))
+        coords, labels = self.prompts(boxes, points, self.segmenter["preprocessing"]["longest"] / max(height, width))
         feed = {
             "image_embeddings": embedding,
             "point_coords": coords,
             "point_labels": labels,
-            "mask_input": self.no_mask,
+            "mask_input": np.zeros((1, 1, 4 * embedding.shape[2], 4 * embedding.shape[3]), np.float32),
             "has_mask_input": np.zeros(1, np.float32),
             "orig_im_size": np.array([height, width], np.float32),
         }

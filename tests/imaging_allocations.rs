@@ -86,7 +86,7 @@ fn steady_state_allocates_nothing_of_image_size() {
     let mut decoder = ImageDecoder::new(DecodeLimits::default());
     let rules = [
         ResizeRule::Letterbox { size: ImageSize::new(416, 320) },
-        ResizeRule::LongestSide { side: 128 },
+        ResizeRule::LongestSide { side: 128, multiple: 16 },
         ResizeRule::ShortestEdge { shortest: 300, longest: 500 },
     ];
     let mut inputs: Vec<(Preprocessor, Vec<f32>)> = rules
@@ -102,7 +102,7 @@ fn steady_state_allocates_nothing_of_image_size() {
         })
         .collect();
     let placement = rules[1].placement(SIZE);
-    let logits = disc(64);
+    let logits = &disc(64)[..64 * 48];
     let (mut upscaler, mut encoder) = (MaskUpscaler::new(), RunLengthEncoder::default());
     let (mut image, mut overlay, mut mask) = (RgbImage::default(), RgbImage::default(), BinaryMask::default());
     let mut result = FrameResult {
@@ -131,7 +131,7 @@ fn steady_state_allocates_nothing_of_image_size() {
             for (preprocessor, input) in &mut inputs {
                 preprocessor.run(&image, input).unwrap();
             }
-            upscaler.upscale(&logits, 64, &placement, None, &mut mask).unwrap();
+            upscaler.upscale(logits, ImageSize::new(64, 48), &placement, None, &mut mask).unwrap();
             encoder.encode(&mask, &mut result.instances[0].mask);
             result.instances[0].mask.decode_into(&mut mask).unwrap();
             for (id, &bit) in result.instance_ids.iter_mut().zip(mask.data()) {

@@ -164,8 +164,8 @@ fn grounding_dino_sizes_equal_hugging_face() {
 #[test]
 fn sam_values_equal_hugging_face() {
     let golden = Golden::load();
-    for case in golden.group("sam") {
-        let rule = ResizeRule::LongestSide { side: number(&case["side"]) };
+    for case in ["sam", "sam_trimmed"].iter().flat_map(|group| golden.group(group)) {
+        let rule = ResizeRule::LongestSide { side: number(&case["side"]), multiple: number(&case["multiple"]) };
         let image = golden.image(&case["image"]);
         assert_eq!(rule.placement(image.size).resized, size(&case["resized"]), "{}", image.size);
         assert_eq!(check_values(&golden, case, (rule, ResizeFilter::Bilinear)), 2);
@@ -187,13 +187,15 @@ fn upscaled_masks_equal_hugging_face() {
     let golden = Golden::load();
     let mut upscaler = MaskUpscaler::new();
     let mut mask = BinaryMask::default();
-    for case in golden.group("sam_masks") {
+    for case in ["sam_masks", "sam_trimmed_masks"].iter().flat_map(|group| golden.group(group)) {
         let logits = golden.floats(&case["logits"]);
-        let side = Golden::shape(&case["logits"])[0] as u32;
+        let [rows, columns] = [0, 1].map(|axis| Golden::shape(&case["logits"])[axis] as u32);
+        let low_res = ImageSize::new(columns, rows);
         let image = size(&case["size"]);
-        let placement = ResizeRule::LongestSide { side: number(&case["side"]) }.placement(image);
+        let rule = ResizeRule::LongestSide { side: number(&case["side"]), multiple: number(&case["multiple"]) };
+        let placement = rule.placement(image);
         assert_eq!(placement.resized, size(&case["resized"]));
-        upscaler.upscale(&logits, side, &placement, None, &mut mask).unwrap();
+        upscaler.upscale(&logits, low_res, &placement, None, &mut mask).unwrap();
         let packed = golden.bytes(&case["mask_bits"]);
         let expected: Vec<u8> = (0..image.area()).map(|at| packed[at / 8] >> (at % 8) & 1).collect();
         assert_eq!(expected.iter().map(|&bit| u32::from(bit)).sum::<u32>(), number(&case["area"]));
@@ -203,7 +205,7 @@ fn upscaled_masks_equal_hugging_face() {
         // A region cuts, and changes nothing inside.
         let region = PixelRect { x0: image.width / 3, y0: image.height / 4, x1: image.width, y1: image.height / 2 };
         let whole = mask.clone();
-        upscaler.upscale(&logits, side, &placement, Some(region), &mut mask).unwrap();
+        upscaler.upscale(&logits, low_res, &placement, Some(region), &mut mask).unwrap();
         for (at, (cut, full)) in mask.data().iter().zip(whole.data()).enumerate() {
             let (x, y) = (at as u32 % image.width, at as u32 / image.width);
             let inside = (region.x0..region.x1).contains(&x) && (region.y0..region.y1).contains(&y);

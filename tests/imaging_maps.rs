@@ -16,7 +16,7 @@ fn rules() -> impl Strategy<Value = ResizeRule> {
     prop_oneof![
         sizes().prop_map(|size| ResizeRule::Letterbox { size }),
         sizes().prop_map(|size| ResizeRule::Exact { size }),
-        (1u32..2000).prop_map(|side| ResizeRule::LongestSide { side }),
+        (1u32..60, 1u32..60).prop_map(|(times, multiple)| ResizeRule::LongestSide { side: times * multiple, multiple }),
         (1u32..1000, 1u32..2000).prop_map(|(shortest, longest)| ResizeRule::ShortestEdge { shortest, longest }),
     ]
 }
@@ -49,6 +49,21 @@ proptest! {
         let scale = (f64::from(size.width) / f64::from(image.width)).min(f64::from(size.height) / f64::from(image.height));
         for (got, from) in [(fitted.width, image.width), (fitted.height, image.height)] {
             prop_assert!(got == 1 || (f64::from(got) - scale * f64::from(from)).abs() <= 0.5 + 1e-9);
+        }
+    }
+
+    #[test]
+    fn the_longest_side_is_padded_to_a_multiple_and_never_beyond_the_square(
+        image in sizes(), times in 1u32..60, multiple in 1u32..60,
+    ) {
+        let side = times * multiple;
+        let square = ResizeRule::LongestSide { side, multiple: side }.placement(image);
+        prop_assert_eq!(square.input, ImageSize::new(side, side));
+        let trimmed = ResizeRule::LongestSide { side, multiple }.placement(image);
+        prop_assert_eq!(trimmed.resized, square.resized);
+        prop_assert!(trimmed.input.width == side || trimmed.input.height == side);
+        for (input, resized) in [(trimmed.input.width, trimmed.resized.width), (trimmed.input.height, trimmed.resized.height)] {
+            prop_assert!(input % multiple == 0 && (resized..resized + multiple).contains(&input), "{resized} in {input}");
         }
     }
 
@@ -108,4 +123,38 @@ fn buffers_of_the_wrong_length_are_errors() {
     assert!(matches!(run(image(0, 3, 0), 48), PreprocessError::Empty { .. }));
     assert!(matches!(run(image(2, 2, 11), 48), PreprocessError::ImageLength { expected: 12, found: 11 }));
     assert!(matches!(run(image(2, 2, 12), 47), PreprocessError::OutputLength { expected: 48, found: 47, .. }));
+}
+
+#[test]
+fn an_input_larger_than_the_rules_is_padded_and_a_smaller_one_refused() {
+    let picture = |width, height| {
+        let size = ImageSize::new(width, height);
+        RgbImage { size, data: vec![255; 3 * size.area()] }
+    };
+    let resize = ResizeRule::ShortestEdge { shortest: 4, longest: 6 };
+    let (mean, std) = ([0.0; 3], [1.0; 3]);
+    let mut preprocessor = Preprocessor::new(Preprocess { resize, filter: ResizeFilter::Bilinear, mean, std });
+    let input = ImageSize::new(6, 4);
+    let mut out = vec![-1.0; 3 * input.area()];
+    // 6x4, 4x4 and 6x2 after resizing.
+    for (width, height, valid) in [(3, 2, (6, 4)), (2, 2, (4, 4)), (6, 2, (6, 2))] {
+        let placement = preprocessor.run_in(&picture(width, height), input, &mut out).unwrap();
+        assert_eq!(placement.resized, ImageSize::new(valid.0, valid.1));
+        assert_eq!((placement.image, placement.input), (ImageSize::new(width, height), input));
+        let mut mask = vec![7; input.area()];
+        placement.fill_pixel_mask(&mut mask);
+        for plane in out.chunks_exact(input.area()) {
+            for (at, (value, inside)) in plane.iter().zip(&mask).enumerate() {
+                let (x, y) = (at as u32 % input.width, at as u32 / input.width);
+                let expected = x < valid.0 && y < valid.1;
+                assert_eq!(*inside, i64::from(expected), "{width}x{height}: {x}, {y}");
+                // White is 1, and padding is 0 after normalising.
+                let level = if expected { 1.0 } else { 0.0 };
+                assert!((value - level).abs() < 1e-6, "{width}x{height}: {value} at {x}, {y}");
+            }
+        }
+    }
+    // As many pixels as the input, but upright.
+    let error = preprocessor.run_in(&picture(2, 3), input, &mut out).unwrap_err().to_string();
+    assert!(error.contains("at most 6x4") && error.contains("one of 2x3, which becomes 4x6"), "{error}");
 }

@@ -11,9 +11,9 @@ use scenelex::{
         PromptBatch, SamImageEncoder, SamMaskDecoder, TextEncoder,
     },
     pipeline::Pipeline,
-    types::{ImagePayload, ImageSize, RgbImage},
+    types::{FrameResult, ImagePayload, ImageSize, RgbImage},
 };
-use support::{BLUE, BundleCopy, RED, golden, picture, tiny_bundle, tiny_config, tiny_encoder};
+use support::{BLUE, BundleCopy, RED, golden, picture, prepare, specs, tiny_bundle, tiny_config, tiny_encoder};
 
 #[test]
 fn manifests_are_checked() {
@@ -182,7 +182,6 @@ fn a_size_that_the_encoders_file_leaves_open_is_the_manifests() {
         encoder.encode().unwrap().remove(0)
     };
     let whole = sized(&open("whole"), "letterbox", (128, 128)).unwrap();
-    assert_eq!(whole.side(), 128);
     let expected = embedding(SamImageEncoder::load(&tiny_bundle("segmenter"), &options).unwrap());
     let found = embedding(whole);
     assert_eq!(found.batch.as_f32().unwrap(), expected.batch.as_f32().unwrap());
@@ -194,7 +193,7 @@ fn a_size_that_the_encoders_file_leaves_open_is_the_manifests() {
     assert!(error.contains("expected 64x64 (the manifest's preprocessing), found 128x128"), "{error}");
     let edge = BundleCopy::of("segmenter", "edge");
     edge.edit("[preprocessing]\n", "[preprocessing]\nresize = \"shortest_edge\"\nshortest = 96\nlongest = 128\n");
-    assert!(edge.error().contains("resize must be exact or letterbox"), "{}", edge.error());
+    assert!(edge.error().contains("resize must be exact, letterbox or longest_side for kind sam"), "{}", edge.error());
 
     // What neither file says is found by the first run.
     let half = sized(&open("half"), "letterbox", (64, 64)).unwrap();
@@ -204,6 +203,64 @@ fn a_size_that_the_encoders_file_leaves_open_is_the_manifests() {
     let error = decoder.decode(&embedding(half), image.size, &prompt, &mut LowResMasks::default()).unwrap_err();
     let error = error.to_string();
     assert!(error.contains("image_embeddings: expected [1, 4, 8, 8], found [1, 4, 4, 4]"), "{error}");
+}
+
+#[test]
+fn files_that_leave_their_sides_open_get_less_than_a_square() {
+    let trimmed = |test: &str, multiple: u32| {
+        let copy = BundleCopy::of("segmenter", test);
+        copy.replace("image_encoder.onnx", golden("tiny/broken/open_sides.onnx"));
+        copy.replace("mask_decoder.onnx", golden("tiny/broken/open_masks.onnx"));
+        let rule = format!("[preprocessing]\nresize = \"longest_side\"\nlongest = 128\nmultiple = {multiple}\n");
+        copy.edit("[preprocessing]\n", &rule);
+        copy
+    };
+    let wide = rgb(ImageSize::new(320, 240));
+    let upright = rgb(ImageSize::new(90, 160));
+    let copy = trimmed("trimmed", 16);
+    let mut encoder = SamImageEncoder::load(&copy.load().unwrap(), &ModelOptions::default()).unwrap();
+    let mut encode = |images: &[&RgbImage]| {
+        encoder.prepare(images).unwrap();
+        let embeddings = encoder.encode().unwrap();
+        let shape = embeddings[0].batch.as_f32().unwrap().0.to_vec();
+        (shape, embeddings.iter().map(|embedding| embedding.placement.input).collect::<Vec<_>>())
+    };
+    assert_eq!(encode(&[&wide]), (vec![1, 4, 6, 8], vec![ImageSize::new(128, 96)]));
+    assert_eq!(encode(&[&upright]), (vec![1, 4, 8, 5], vec![ImageSize::new(80, 128)]), "72 columns, rounded up");
+    let square = ImageSize::new(128, 128);
+    assert_eq!(encode(&[&wide, &upright]), (vec![2, 4, 8, 8], vec![square, square]), "together, what both fit in");
+
+    // Padding makes no difference, but at the picture's lower edge, where masks blend with what is in it.
+    let vocabulary = prepare(&mut tiny_encoder(), &specs(&["red", "blue"]));
+    let masks = |segmenter: &Bundle| {
+        let mut pipeline = Pipeline::load(tiny_config(), &tiny_bundle("detector"), segmenter).unwrap();
+        let mut image = picture(wide.size, &[(0, 0, RED), (2, 1, BLUE)]);
+        let mut result = FrameResult::default();
+        pipeline.process(&mut image, &vocabulary, &mut result).unwrap();
+        result.instances
+    };
+    let expected = masks(&tiny_bundle("segmenter"));
+    assert_eq!(expected.len(), 2);
+    assert_eq!(masks(&copy.load().unwrap()), expected);
+    assert_eq!(masks(&trimmed("square", 128).load().unwrap()), expected);
+
+    let load = |copy: &BundleCopy| {
+        let bundle = copy.load().map_err(|error| error.to_string())?;
+        Pipeline::load(tiny_config(), &tiny_bundle("detector"), &bundle).map(|_| ()).map_err(|error| error.to_string())
+    };
+    let fixed = trimmed("fixed", 16);
+    fixed.replace("mask_decoder.onnx", golden("tiny/segmenter/mask_decoder.onnx"));
+    let error = load(&fixed).unwrap_err();
+    assert!(error.contains("mask_decoder.onnx: inputs image_embeddings and mask_input: expected rows and"), "{error}");
+    let fixed = trimmed("fixed_encoder", 16);
+    fixed.replace("image_encoder.onnx", golden("tiny/segmenter/image_encoder.onnx"));
+    let error = load(&fixed).unwrap_err();
+    assert!(error.contains("image_encoder.onnx: input pixel_values: expected height and width left open"), "{error}");
+    let error = load(&trimmed("uneven", 48)).unwrap_err();
+    assert!(error.contains("longest 128 is no multiple of 48"), "{error}");
+    let detector = BundleCopy::of("detector", "longest");
+    detector.edit("resize = \"exact\"\nwidth = 128\nheight = 96", "resize = \"longest_side\"\nlongest = 128");
+    assert!(detector.error().contains("must be exact, letterbox or shortest_edge for kind grounding_dino"));
 }
 
 #[test]

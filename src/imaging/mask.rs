@@ -15,11 +15,11 @@ const TAPS: usize = 4;
 /// Logits that cannot be upscaled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MaskError {
-    /// Not a square of logits.
-    #[error("expected {side}x{side} logits with a side of at least {TAPS}; found {found} values")]
+    /// Too few logits, or not as many as declared.
+    #[error("expected {size} logits with sides of at least {TAPS}; found {found} values")]
     LogitsLength {
-        /// Declared side.
-        side: u32,
+        /// Declared size.
+        size: ImageSize,
         /// Values there are.
         found: usize,
     },
@@ -82,7 +82,7 @@ impl Blend {
 /// Upscales masks one after another, reusing weights and buffers.
 #[derive(Debug, Default)]
 pub struct MaskUpscaler {
-    side: u32,
+    size: ImageSize,
     placement: Option<Placement>,
     columns: Blend,
     rows: Blend,
@@ -97,7 +97,7 @@ impl MaskUpscaler {
         Self::default()
     }
 
-    /// Turns the `side` x `side` `logits` of one mask into `out`, a mask over the whole image of `placement` (whose
+    /// Turns the `logits` of one mask, rows and columns of `size`, into `out`, a mask over the whole image of `placement` (whose
     /// `input` the logits cover). Pixels outside `region` stay unset; `None` is the whole image. The time taken falls
     /// with the size of the object.
     ///
@@ -106,23 +106,23 @@ impl MaskUpscaler {
     pub fn upscale(
         &mut self,
         logits: &[f32],
-        side: u32,
+        size: ImageSize,
         placement: &Placement,
         region: Option<PixelRect>,
         out: &mut BinaryMask,
     ) -> Result<(), MaskError> {
-        let columns = side as usize;
-        if columns < TAPS || logits.len() != columns * columns {
-            return Err(MaskError::LogitsLength { side, found: logits.len() });
+        let columns = size.width as usize;
+        if columns.min(size.height as usize) < TAPS || logits.len() != size.area() {
+            return Err(MaskError::LogitsLength { size, found: logits.len() });
         }
         let Placement { image, resized, input } = *placement;
         if image.area() == 0 || resized.area() == 0 || input.area() == 0 {
             return Err(MaskError::Empty { image, resized });
         }
-        if self.side != side || self.placement != Some(*placement) {
-            self.columns = Blend::new(side, input.width, resized.width, image.width);
-            self.rows = Blend::new(side, input.height, resized.height, image.height);
-            self.side = side;
+        if self.size != size || self.placement != Some(*placement) {
+            self.columns = Blend::new(size.width, input.width, resized.width, image.width);
+            self.rows = Blend::new(size.height, input.height, resized.height, image.height);
+            self.size = size;
             self.placement = Some(*placement);
         }
         out.reset(image);

@@ -24,11 +24,13 @@ pub enum ResizeRule {
         /// Size of the input.
         size: ImageSize,
     },
-    /// The longer side becomes `side`, sides rounded to nearest; at the top left of a `side` x `side` input (SAM's
-    /// `ResizeLongestSide`).
+    /// The longer side becomes `side`, sides rounded to nearest (SAM's `ResizeLongestSide`); at the top left of an input
+    /// whose sides are rounded up to multiples of `multiple`, and at most `side`.
     LongestSide {
-        /// Side of the input.
+        /// Longer side of the resized image.
         side: u32,
+        /// With `side` itself the input is SAM's square.
+        multiple: u32,
     },
 }
 
@@ -65,6 +67,16 @@ pub enum PreprocessError {
         /// Size of the image.
         image: ImageSize,
         /// Size of the input by the rule.
+        input: ImageSize,
+    },
+    /// The resized image does not fit.
+    #[error("expected an image that is at most {input} after resizing, found one of {image}, which becomes {resized}")]
+    TooLarge {
+        /// Size of the image.
+        image: ImageSize,
+        /// Its size after resizing.
+        resized: ImageSize,
+        /// Size of the input.
         input: ImageSize,
     },
     /// The image's buffer does not match its size.
@@ -104,10 +116,11 @@ impl ResizeRule {
                 let fitted = ImageSize::new(side(width * scale).min(size.width), side(height * scale).min(size.height));
                 (fitted, size)
             }
-            Self::LongestSide { side: longest } => {
+            Self::LongestSide { side: longest, multiple } => {
                 let scale = f64::from(longest) / width.max(height);
                 let fitted = ImageSize::new(side(width * scale).min(longest), side(height * scale).min(longest));
-                (fitted, ImageSize::new(longest, longest))
+                let padded = |side: u32| side.div_ceil(multiple.max(1)).saturating_mul(multiple.max(1)).min(longest);
+                (fitted, ImageSize::new(padded(fitted.width), padded(fitted.height)))
             }
             Self::ShortestEdge { shortest, longest } => {
                 let resized = shortest_edge(image, shortest, longest);
@@ -218,10 +231,27 @@ impl Preprocessor {
     /// # Errors
     /// [`PreprocessError`], where a size is empty or a buffer has another length.
     pub fn run(&mut self, image: &RgbImage, out: &mut [f32]) -> Result<Placement, PreprocessError> {
-        let placement = self.config.resize.placement(image.size);
-        let Placement { resized, input, .. } = placement;
+        self.run_in(image, self.config.resize.placement(image.size).input, out)
+    }
+
+    /// As [`Self::run`], with an input of another size than the rule's: for files that only take one, and for images
+    /// of different shapes that are to be run together.
+    ///
+    /// # Errors
+    /// As [`Self::run`], and where the resized image does not fit into `input`.
+    pub fn run_in(
+        &mut self,
+        image: &RgbImage,
+        input: ImageSize,
+        out: &mut [f32],
+    ) -> Result<Placement, PreprocessError> {
+        let placement = Placement { input, ..self.config.resize.placement(image.size) };
+        let Placement { resized, .. } = placement;
         if image.size.area() == 0 || resized.area() == 0 {
             return Err(PreprocessError::Empty { image: image.size, input });
+        }
+        if resized.width > input.width || resized.height > input.height {
+            return Err(PreprocessError::TooLarge { image: image.size, resized, input });
         }
         let expected = image.size.area() * 3;
         if image.data.len() != expected {

@@ -48,7 +48,7 @@ pub trait Detector: Send {
 /// An image as the mask decoder takes it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct ImageEmbedding {
-    /// f32[b, C, E, E], of all images that were encoded together.
+    /// f32[b, C, rows, columns], of all images that were encoded together.
     pub batch: Arc<Value>,
     /// Which of them it is.
     pub index: usize,
@@ -109,25 +109,25 @@ impl PromptBatch {
 /// copying it would cost more than choosing from it.
 #[derive(Debug, Default)]
 pub struct LowResMasks {
-    /// Side L of a mask.
-    pub side: usize,
+    /// Rows and columns of a mask.
+    pub size: ImageSize,
     /// Masks per object M in `logits`.
     pub masks: usize,
-    /// Logits f32[B, M, L, L] over the encoder's padded input.
+    /// Logits f32[B, M, rows, columns] over the encoder's padded input.
     pub logits: Option<Value>,
     /// For each object the mask that was chosen and its predicted IoU.
     pub chosen: Vec<(usize, f32)>,
 }
 
 impl LowResMasks {
-    /// Logits f32[L, L] and predicted IoU of an object's mask.
+    /// Logits f32[rows, columns] and predicted IoU of an object's mask.
     ///
     /// # Errors
     /// When the logits are not an f32 tensor in main memory.
     pub fn mask(&self, prompt: usize) -> Result<Option<(&[f32], f32)>, InferenceError> {
         let (Some(logits), Some(&(mask, score))) = (&self.logits, self.chosen.get(prompt)) else { return Ok(None) };
         let (_, logits) = logits.as_f32()?;
-        let area = self.side * self.side;
+        let area = self.size.area();
         let start = (prompt * self.masks + mask) * area;
         Ok(logits.get(start..start + area).map(|logits| (logits, score)))
     }

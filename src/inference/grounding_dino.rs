@@ -17,14 +17,16 @@ use super::{
     ort::{Element, Input, Model, ModelOptions},
 };
 use crate::{
-    imaging::{Placement, PreprocessError, Preprocessor, ResizeRule},
+    imaging::{Placement, Preprocessor, ResizeRule},
     types::{CenterBox, ImageSize, RgbImage},
 };
 
 /// A Grounding DINO detector.
 pub struct GroundingDino {
     model: Model,
-    fitting: Fitting,
+    preprocessor: Preprocessor,
+    /// Size of the input: images that become smaller by the resize rule are padded, as Hugging Face's `pad` does it.
+    input: ImageSize,
     /// Of the images prepared, one behind the other; so is `pixel_mask`. Of the largest batch so far: they never shrink.
     pixels: Vec<f32>,
     pixel_mask: Vec<i64>,
@@ -38,45 +40,6 @@ pub struct GroundingDino {
     feature_size: Option<usize>,
     /// Most images of one run.
     max_batch: usize,
-}
-
-/// Brings images to the detector's input.
-struct Fitting {
-    preprocessor: Preprocessor,
-    input: ImageSize,
-    /// A resized image that fills less than the input. Of the largest so far: it never shrinks.
-    resized: Vec<f32>,
-}
-
-impl Fitting {
-    /// Writes `image` to `out`, three planes of the input: resized by the rule, at the top left, 0 beside and below it, as
-    /// Hugging Face's `pad` does.
-    fn run(&mut self, image: &RgbImage, out: &mut [f32]) -> Result<Placement, String> {
-        let told = |error: PreprocessError| error.to_string();
-        let Placement { resized, input, .. } = self.preprocessor.config().resize.placement(image.size);
-        if input == self.input {
-            return self.preprocessor.run(image, out).map_err(told);
-        }
-        if resized.width > self.input.width || resized.height > self.input.height {
-            let (limit, found) = (self.input, image.size);
-            return Err(format!(
-                "expected an image that is at most {limit} after resizing, found one of {found}, which becomes {resized}"
-            ));
-        }
-        let length = 3 * resized.area();
-        self.resized.resize(self.resized.len().max(length), 0.0);
-        let values = &mut self.resized[..length];
-        let placement = self.preprocessor.run(image, values).map_err(told)?;
-        out.fill(0.0);
-        let planes = out.chunks_exact_mut(self.input.area()).zip(values.chunks_exact(resized.area()));
-        for (plane, values) in planes {
-            let rows = plane.chunks_exact_mut(self.input.width as usize);
-            for (row, values) in rows.zip(values.chunks_exact(resized.width as usize)) {
-                row[..values.len()].copy_from_slice(values);
-            }
-        }
-        Ok(Placement { input: self.input, ..placement })
-    }
 }
 
 /// The tensors of an [`EncodedText`], several times over.
@@ -155,7 +118,8 @@ impl GroundingDino {
         }
         let preprocessor = Preprocessor::new(bundle.preprocess(rule));
         Ok(Self {
-            fitting: Fitting { preprocessor, input, resized: Vec::new() },
+            preprocessor,
+            input,
             pixels: Vec::new(),
             pixel_mask: Vec::new(),
             masked: Vec::new(),
@@ -170,7 +134,7 @@ impl GroundingDino {
     /// Size of the detector's input.
     #[must_use]
     pub fn input_size(&self) -> ImageSize {
-        self.fitting.input
+        self.input
     }
 }
 
@@ -203,7 +167,7 @@ impl Detector for GroundingDino {
     }
 
     fn prepare(&mut self, images: &[&RgbImage]) -> Result<(), InferenceError> {
-        let area = self.fitting.input.area();
+        let area = self.input.area();
         self.prepared = 0;
         if self.masked.len() < images.len() {
             self.pixels.resize(images.len() * 3 * area, 0.0);
@@ -214,8 +178,8 @@ impl Detector for GroundingDino {
         let masks = self.pixel_mask.chunks_exact_mut(area).zip(&mut self.masked);
         for ((image, pixels), (mask, masked)) in images.iter().zip(pixels).zip(masks) {
             let placement = self
-                .fitting
-                .run(image, pixels)
+                .preprocessor
+                .run_in(image, self.input, pixels)
                 .map_err(|reason| InferenceError::Preprocess(format!("{}: {reason}", self.model.name())))?;
             if *masked != Some(placement) {
                 placement.fill_pixel_mask(mask);
@@ -227,7 +191,7 @@ impl Detector for GroundingDino {
     }
 
     fn detect(&mut self, text: &EncodedText, out: &mut Vec<RawDetections>) -> Result<(), InferenceError> {
-        let (input, images) = (self.fitting.input, self.prepared);
+        let (input, images) = (self.input, self.prepared);
         let (height, width) = (input.height as usize, input.width as usize);
         if images == 0 {
             return Err(InferenceError::Preprocess(format!("{}: no image was prepared", self.model.name())));
@@ -281,46 +245,5 @@ impl Detector for GroundingDino {
             out.boxes.extend(boxes.as_chunks::<4>().0.iter().map(|&[cx, cy, w, h]| CenterBox { cx, cy, w, h }));
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::imaging::{Preprocess, ResizeFilter};
-
-    fn picture(width: u32, height: u32) -> RgbImage {
-        let size = ImageSize::new(width, height);
-        RgbImage { size, data: vec![255; 3 * size.area()] }
-    }
-
-    #[test]
-    fn a_small_image_is_padded_and_a_large_one_refused() {
-        let resize = ResizeRule::ShortestEdge { shortest: 4, longest: 6 };
-        let config = Preprocess { resize, filter: ResizeFilter::Bilinear, mean: [0.0; 3], std: [1.0; 3] };
-        let input = ImageSize::new(6, 4);
-        let mut fitting = Fitting { preprocessor: Preprocessor::new(config), input, resized: Vec::new() };
-        let mut out = vec![-1.0; 3 * input.area()];
-        // 6x4, 4x4 and 6x2 after resizing.
-        for (width, height, valid) in [(3, 2, (6, 4)), (2, 2, (4, 4)), (6, 2, (6, 2))] {
-            let placement = fitting.run(&picture(width, height), &mut out).unwrap();
-            assert_eq!(placement.resized, ImageSize::new(valid.0, valid.1));
-            assert_eq!((placement.image, placement.input), (ImageSize::new(width, height), input));
-            let mut mask = vec![7; input.area()];
-            placement.fill_pixel_mask(&mut mask);
-            for plane in out.chunks_exact(input.area()) {
-                for (at, (value, inside)) in plane.iter().zip(&mask).enumerate() {
-                    let (x, y) = (at as u32 % input.width, at as u32 / input.width);
-                    let expected = x < valid.0 && y < valid.1;
-                    assert_eq!(*inside, i64::from(expected), "{width}x{height}: {x}, {y}");
-                    // White is 1, and padding is 0 after normalising.
-                    let level = if expected { 1.0 } else { 0.0 };
-                    assert!((value - level).abs() < 1e-6, "{width}x{height}: {value} at {x}, {y}");
-                }
-            }
-        }
-        // As many pixels as the input, but upright.
-        let error = fitting.run(&picture(2, 3), &mut out).unwrap_err();
-        assert!(error.contains("at most 6x4") && error.contains("one of 2x3, which becomes 4x6"), "{error}");
     }
 }

@@ -27,7 +27,16 @@ pub(super) fn input_size(
     let declared = width.zip(height).map(|(width, height)| ImageSize::new(width, height));
     let asked = match rule {
         Some(ResizeRule::Exact { size } | ResizeRule::Letterbox { size }) => size,
-        Some(ResizeRule::LongestSide { side }) => ImageSize::new(side, side),
+        Some(ResizeRule::LongestSide { side, multiple }) if multiple == side => ImageSize::new(side, side),
+        // As many sizes as cameras have shapes: the largest of them.
+        Some(ResizeRule::LongestSide { side, .. }) if width.is_none() && height.is_none() => {
+            return Ok(ImageSize::new(side, side));
+        }
+        Some(ResizeRule::LongestSide { multiple, .. }) => {
+            let expected =
+                format!("height and width left open (multiple = {multiple} of the manifest's preprocessing)");
+            return Err(contract::error(model, &format!("input {}", spec.name), &expected, &spec.described));
+        }
         Some(ResizeRule::ShortestEdge { .. }) | None => {
             return declared.ok_or_else(|| {
                 let expected = "a height and width, in the file or as the manifest's preprocessing";

@@ -54,6 +54,7 @@ pub(super) struct RawPreprocessing {
     height: Option<u32>,
     shortest: Option<u32>,
     longest: Option<u32>,
+    multiple: Option<u32>,
     filter: Option<String>,
     pub mean: [f32; 3],
     pub std: [f32; 3],
@@ -108,8 +109,17 @@ impl RawBundle {
             (
                 BundleKind::Sam | BundleKind::Ram | BundleKind::Classifier | BundleKind::Blip,
                 Some(ResizeRule::ShortestEdge { .. }),
+            )
+            | (
+                BundleKind::GroundingDino | BundleKind::Ram | BundleKind::Classifier | BundleKind::Blip,
+                Some(ResizeRule::LongestSide { .. }),
             ) => {
-                return Err("preprocessing: resize must be exact or letterbox for this kind".into());
+                let known = match self.kind {
+                    BundleKind::GroundingDino => "exact, letterbox or shortest_edge",
+                    BundleKind::Sam => "exact, letterbox or longest_side",
+                    BundleKind::Ram | BundleKind::Classifier | BundleKind::Blip => "exact or letterbox",
+                };
+                return Err(format!("preprocessing: resize must be {known} for kind {}", self.kind.as_str()));
             }
             _ => {}
         }
@@ -221,7 +231,7 @@ impl RawPreprocessing {
             None => Ok(()),
         };
         let size = || Ok::<_, String>(ImageSize::new(side("width", self.width)?, side("height", self.height)?));
-        let sides = [("shortest", self.shortest), ("longest", self.longest)];
+        let sides = [("shortest", self.shortest), ("longest", self.longest), ("multiple", self.multiple)];
         let extent = [("width", self.width), ("height", self.height)];
         match self.resize.as_deref() {
             None => {
@@ -239,14 +249,26 @@ impl RawPreprocessing {
             }
             Some("shortest_edge") => {
                 unused(&extent)?;
+                unused(&[("multiple", self.multiple)])?;
                 let (shortest, longest) = (side("shortest", self.shortest)?, side("longest", self.longest)?);
                 if shortest > longest {
                     return Err(format!("preprocessing: shortest {shortest} is longer than longest {longest}"));
                 }
                 Ok(Some(ResizeRule::ShortestEdge { shortest, longest }))
             }
+            Some("longest_side") => {
+                unused(&extent)?;
+                unused(&[("shortest", self.shortest)])?;
+                let longest = side("longest", self.longest)?;
+                let multiple = side("multiple", self.multiple.or(self.longest))?;
+                if !longest.is_multiple_of(multiple) {
+                    return Err(format!("preprocessing: longest {longest} is no multiple of {multiple}"));
+                }
+                Ok(Some(ResizeRule::LongestSide { side: longest, multiple }))
+            }
             Some(other) => {
-                Err(format!("preprocessing: resize must be letterbox, exact or shortest_edge, is {other:?}"))
+                let known = "letterbox, exact, shortest_edge or longest_side";
+                Err(format!("preprocessing: resize must be {known}, is {other:?}"))
             }
         }
     }

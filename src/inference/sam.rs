@@ -5,9 +5,11 @@
 //!   `point_labels` f32[B,N], `mask_input` f32[·,1,L,L], `has_mask_input` f32[·], `orig_im_size` f32[2] →
 //!   `masks` f32[B,M,H,W], `iou_predictions` f32[B,M], `low_res_masks` f32[B,M,L,L].
 //!
-//! M is 1 or 4. Sizes are read from the files; S is the manifest's where the file leaves it open. `masks` is never
-//! computed (see [`super::prune`]): bringing M masks to image size inside the graph costs more than all the rest, bringing
-//! the one that is wanted there ourselves costs little.
+//! M is 1 or 4. Sizes are read from the files; S is the manifest's where the file leaves it open. Files that leave all of
+//! S, E and L open may be given less than a square (`longest_side` of the manifest): the resized image without most of
+//! the padding. Along each axis L is then 4 E, as in the authors' files. `masks` is never computed (see
+//! [`super::prune`]): bringing M masks to image size inside the graph costs more than all the rest, bringing the one that
+//! is wanted there ourselves costs little.
 
 use std::sync::Arc;
 
@@ -28,11 +30,12 @@ pub struct SamImageEncoder {
     preprocessor: Preprocessor,
     /// Name of the image input.
     input: String,
-    side: usize,
     /// What it puts out, as the file declares it.
     embeddings: TensorSpec,
     /// Of the images prepared, one behind the other. Of the largest batch so far: it never shrinks.
     pixels: Vec<f32>,
+    /// The input that all of them fit in.
+    size: ImageSize,
     /// Where each of them is; empty when none is prepared.
     placements: Vec<Placement>,
     /// Most images of one run.
@@ -57,7 +60,7 @@ impl SamImageEncoder {
         }
         let embeddings =
             contract::output(&model, "image_embeddings", Element::F32, &[Dim::Batch, Dim::Any, Dim::Any, Dim::Any])?;
-        let rule = ResizeRule::LongestSide { side: size.width };
+        let rule = ResizeRule::LongestSide { side: size.width, multiple: size.width };
         Ok(Self {
             preprocessor: Preprocessor::new(bundle.preprocess(rule)),
             input: pixels.name.clone(),
@@ -65,15 +68,9 @@ impl SamImageEncoder {
             pixels: Vec::new(),
             placements: Vec::new(),
             max_batch: contract::max_batch([pixels, embeddings]),
-            side: size.width as usize,
+            size,
             model,
         })
-    }
-
-    /// Side of the encoder's square input.
-    #[must_use]
-    pub fn side(&self) -> usize {
-        self.side
     }
 }
 
@@ -87,11 +84,16 @@ impl ImageEncoder for SamImageEncoder {
     }
 
     fn prepare(&mut self, images: &[&RgbImage]) -> Result<(), InferenceError> {
-        let size = 3 * self.side * self.side;
         self.placements.clear();
-        self.pixels.resize(self.pixels.len().max(images.len() * size), 0.0);
-        for (image, pixels) in images.iter().zip(self.pixels.chunks_exact_mut(size)) {
-            match self.preprocessor.run(image, pixels) {
+        let rule = self.preprocessor.config().resize;
+        let inputs = images.iter().map(|image| rule.placement(image.size).input);
+        self.size = inputs.fold(ImageSize::default(), |all, one| {
+            ImageSize::new(all.width.max(one.width), all.height.max(one.height))
+        });
+        let length = 3 * self.size.area();
+        self.pixels.resize(self.pixels.len().max(images.len() * length), 0.0);
+        for (image, pixels) in images.iter().zip(self.pixels.chunks_exact_mut(length.max(1))) {
+            match self.preprocessor.run_in(image, self.size, pixels) {
                 Ok(placement) => self.placements.push(placement),
                 Err(error) => {
                     self.placements.clear();
@@ -107,7 +109,7 @@ impl ImageEncoder for SamImageEncoder {
         if images == 0 {
             return Err(InferenceError::Preprocess(format!("{}: no image was prepared", self.model.name())));
         }
-        let shape = [images, 3, self.side, self.side];
+        let shape = [images, 3, self.size.height as usize, self.size.width as usize];
         let pixels = &self.pixels[..shape.iter().product()];
         let mut outputs = self.model.run(&[(self.input.as_str(), Input::F32(&shape, pixels))])?;
         let batch = Arc::new(outputs.take("image_embeddings")?);
@@ -119,17 +121,20 @@ impl ImageEncoder for SamImageEncoder {
 /// SAM's prompt encoder and mask decoder.
 pub struct SamMaskDecoder {
     model: Model,
-    /// C, E and E of the embedding it takes.
-    embedding: [usize; 3],
-    /// Side L of the low-resolution masks.
-    low_res: usize,
+    /// C, rows and columns of the embedding it takes, where the file says.
+    embedding: [Option<usize>; 3],
+    /// Rows and columns of the low-resolution masks, where the file says.
+    low_res: [Option<usize>; 2],
     /// Masks per prompt M, where the file says.
     masks: Option<usize>,
     /// Most prompts of one run.
     max_batch: usize,
-    /// Zeros f32[1,1,L,L]: no mask prompt.
+    /// Zeros f32[1,1,L,L]: no mask prompt. Of the largest so far: it never shrinks.
     mask_input: Vec<f32>,
 }
+
+/// Places of a low-resolution mask for one of the embedding, along each axis (256 and 64 in the authors' files).
+const LOW_RES_PER_CELL: usize = 4;
 
 const DECODER_INPUTS: [&str; 6] =
     ["image_embeddings", "point_coords", "point_labels", "mask_input", "has_mask_input", "orig_im_size"];
@@ -142,24 +147,14 @@ impl SamMaskDecoder {
     pub fn load(bundle: &Bundle, options: &ModelOptions) -> Result<Self, InferenceError> {
         bundle.expect_kind(BundleKind::Sam)?;
         let model = Model::load(bundle.file("mask_decoder")?, &["low_res_masks", "iou_predictions"], options)?;
-        let taken = contract::input(
-            &model,
-            "image_embeddings",
-            Element::F32,
-            &[Dim::Is(1), Dim::Fixed, Dim::Fixed, Dim::Fixed],
-        )?;
-        let embedding = [1, 2, 3].map(|axis| taken.shape.get(axis).copied().flatten().unwrap_or_default());
+        let taken =
+            contract::input(&model, "image_embeddings", Element::F32, &[Dim::Is(1), Dim::Fixed, Dim::Any, Dim::Any])?;
+        let embedding = [1, 2, 3].map(|axis| taken.shape.get(axis).copied().flatten());
         let coords = contract::input(&model, "point_coords", Element::F32, &[Dim::Batch, Dim::Open, Dim::Is(2)])?;
         let labels = contract::input(&model, "point_labels", Element::F32, &[Dim::Batch, Dim::Open])?;
-        let mask =
-            contract::input(&model, "mask_input", Element::F32, &[Dim::Any, Dim::Is(1), Dim::Fixed, Dim::Fixed])?;
-        let low_res = mask.shape.get(2).copied().flatten().unwrap_or_default();
-        contract::input(
-            &model,
-            "mask_input",
-            Element::F32,
-            &[Dim::Is(1), Dim::Is(1), Dim::Is(low_res), Dim::Is(low_res)],
-        )?;
+        let mask = contract::input(&model, "mask_input", Element::F32, &[Dim::Is(1), Dim::Is(1), Dim::Any, Dim::Any])?;
+        let low_res = [2, 3].map(|axis| mask.shape.get(axis).copied().flatten());
+        let [rows, columns] = low_res.map(|side| side.map_or(Dim::Any, Dim::Is));
         contract::input(&model, "has_mask_input", Element::F32, &[Dim::Is(1)])?;
         contract::input(&model, "orig_im_size", Element::F32, &[Dim::Is(2)])?;
         contract::no_other_inputs(&model, &DECODER_INPUTS)?;
@@ -169,29 +164,43 @@ impl SamMaskDecoder {
             &model,
             "low_res_masks",
             Element::F32,
-            &[Dim::Batch, masks.map_or(Dim::Any, Dim::Is), Dim::Is(low_res), Dim::Is(low_res)],
+            &[Dim::Batch, masks.map_or(Dim::Any, Dim::Is), rows, columns],
         )?;
         let max_batch = contract::max_batch([coords, labels, scores, logits]);
         let masks = masks.or_else(|| logits.shape.get(1).copied().flatten());
         if let Some(masks) = masks {
             check_masks(model.name(), masks)?;
         }
-        Ok(Self { model, embedding, low_res, masks, max_batch, mask_input: vec![0.0; low_res * low_res] })
+        Ok(Self { model, embedding, low_res, masks, max_batch, mask_input: Vec::new() })
     }
 
-    /// Checks that `encoder` puts out what this decoder takes. What the encoder's file leaves open is checked with every
-    /// run.
+    /// Checks that `encoder` puts out what this decoder takes. What one of the files leaves open is checked with every run.
     ///
     /// # Errors
-    /// When it does not.
+    /// When it does not, or may put out other shapes than the one that this decoder takes.
     pub fn check_encoder(&self, encoder: &SamImageEncoder) -> Result<(), InferenceError> {
+        let taken = self.embedding.map(|size| size.map_or_else(|| "*".to_owned(), |size| size.to_string())).join(",");
         let declared = encoder.embeddings.shape.iter().skip(1);
-        if declared.zip(self.embedding).all(|(found, taken)| found.is_none_or(|found| found == taken)) {
-            return Ok(());
+        if !declared.zip(self.embedding).all(|(found, taken)| found.zip(taken).is_none_or(|(f, t)| f == t)) {
+            let expected = format!("[*,{taken}], which {} takes", self.model.name());
+            return Err(contract::error(
+                &encoder.model,
+                "output image_embeddings",
+                &expected,
+                &encoder.embeddings.described,
+            ));
         }
-        let [channels, rows, columns] = self.embedding;
-        let expected = format!("[*,{channels},{rows},{columns}], which {} takes", self.model.name());
-        Err(contract::error(&encoder.model, "output image_embeddings", &expected, &encoder.embeddings.described))
+        let [_, rows, columns] = self.embedding;
+        let fixed = [rows, columns, self.low_res[0], self.low_res[1]].iter().any(Option::is_some);
+        match encoder.preprocessor.config().resize {
+            ResizeRule::LongestSide { side, multiple } if multiple < side && fixed => {
+                let expected =
+                    format!("rows and columns left open (multiple = {multiple} of the manifest's preprocessing)");
+                let found = format!("[1,{taken}], masks of {:?}", self.low_res);
+                Err(contract::error(&self.model, "inputs image_embeddings and mask_input", &expected, &found))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -225,9 +234,12 @@ impl MaskDecoder for SamMaskDecoder {
         prompts: &PromptBatch,
         out: &mut LowResMasks,
     ) -> Result<(), InferenceError> {
-        let side = self.low_res;
         let (shape, values) = embedding.batch.as_f32()?;
-        let [channels, rows, columns] = self.embedding;
+        let mut axis = 0;
+        let [channels, rows, columns] = self.embedding.map(|taken| {
+            axis += 1;
+            taken.unwrap_or_else(|| contract::size(shape, axis))
+        });
         contract::shape(
             self.model.name(),
             "image_embeddings",
@@ -244,11 +256,14 @@ impl MaskDecoder for SamMaskDecoder {
                 found: contract::size(shape, 0).to_string(),
             });
         };
+        let [high, wide] = [(0, rows), (1, columns)]
+            .map(|(axis, cells)| self.low_res[axis].unwrap_or(cells.saturating_mul(LOW_RES_PER_CELL)));
+        self.mask_input.resize(self.mask_input.len().max(high * wide), 0.0);
         let mut outputs = self.model.run(&[
             ("image_embeddings", Input::F32(&one, values)),
             ("point_coords", Input::F32(&[prompts.prompts, prompts.points, 2], &prompts.coords)),
             ("point_labels", Input::F32(&[prompts.prompts, prompts.points], &prompts.labels)),
-            ("mask_input", Input::F32(&[1, 1, side, side], &self.mask_input)),
+            ("mask_input", Input::F32(&[1, 1, high, wide], &self.mask_input[..high * wide])),
             ("has_mask_input", Input::F32(&[1], &[0.0])),
             ("orig_im_size", Input::F32(&[2], &[image.height as f32, image.width as f32])),
         ])?;
@@ -257,8 +272,8 @@ impl MaskDecoder for SamMaskDecoder {
         check_masks(outputs.model(), masks)?;
         contract::shape(outputs.model(), "iou_predictions", scores_shape, &[prompts.prompts, masks])?;
         let (masks_shape, _) = outputs.f32("low_res_masks")?;
-        contract::shape(outputs.model(), "low_res_masks", masks_shape, &[prompts.prompts, masks, side, side])?;
-        out.side = side;
+        contract::shape(outputs.model(), "low_res_masks", masks_shape, &[prompts.prompts, masks, high, wide])?;
+        out.size = ImageSize::new(wide as u32, high as u32);
         out.masks = masks;
         out.chosen.clear();
         out.chosen.extend(scores.chunks_exact(masks.max(1)).map(|scores| {

@@ -122,8 +122,7 @@ impl Worker {
     ) -> Result<(), ResolveError> {
         match masks.mask(prompt)? {
             Some((logits, score)) => {
-                let side = u32::try_from(masks.side).unwrap_or(u32::MAX);
-                self.upscaler.upscale(logits, side, placement, None, &mut object.mask)?;
+                self.upscaler.upscale(logits, masks.size, placement, None, &mut object.mask)?;
                 object.score = score;
             }
             None => {
@@ -347,7 +346,8 @@ mod tests {
     fn batch(masks: &[Vec<f32>], scores: &[f32]) -> Arc<LowResMasks> {
         let logits = Value::from_f32(&[masks.len(), 1, SIDE, SIDE], masks.concat()).unwrap();
         let chosen = scores.iter().map(|&score| (0, score)).collect();
-        Arc::new(LowResMasks { side: SIDE, masks: 1, logits: Some(logits), chosen })
+        let size = ImageSize::new(SIDE as u32, SIDE as u32);
+        Arc::new(LowResMasks { size, masks: 1, logits: Some(logits), chosen })
     }
 
     #[test]

@@ -136,11 +136,16 @@ def grounding_dino_sizes():
         yield {"width": width, "height": height, "resized": [values.shape[3], values.shape[2]]}
 
 
-def sam():
-    for (width, height), side in [((31, 23), 44), ((77, 53), 36), ((35, 50), 38), ((33, 29), 40), ((90, 3), 42)]:
+def padded(side, multiple):
+    return -(-side // multiple) * multiple
+
+
+def sam_cases(sizes):
+    for (width, height), side, multiple in sizes:
         image = picture(width, height)
-        options = {"size": {"longest_edge": side}, "pad_size": {"height": side, "width": side}}
-        case = {"image": store(image, "u1"), "side": side}
+        pad = [padded(int(length * side / max(width, height) + 0.5), multiple) for length in (height, width)]
+        options = {"size": {"longest_edge": side}, "pad_size": {"height": pad[0], "width": pad[1]}}
+        case = {"image": store(image, "u1"), "side": side, "multiple": multiple}
         for name, processor in [("torchvision", SamImageProcessor), ("pillow", SamImageProcessorPil)]:
             values = processor(**options)(Image.fromarray(image), return_tensors="np")
             store_values(case, name, np.asarray(values["pixel_values"])[0], processor(), name == "pillow" and side == 40)
@@ -150,24 +155,46 @@ def sam():
         yield case
 
 
-def sam_masks():
+def sam():
+    yield from sam_cases(
+        (size, side, side) for size, side in [((31, 23), 44), ((77, 53), 36), ((35, 50), 38), ((33, 29), 40), ((90, 3), 42)]
+    )
+
+
+def sam_trimmed():
+    """Padded to multiples, not to a square."""
+    yield from sam_cases([((31, 23), 44, 4), ((77, 53), 48, 16), ((35, 50), 40, 8), ((90, 3), 48, 16)])
+
+
+def sam_mask_cases(cases):
     processor = SamImageProcessor()
-    for (width, height), side, low in [
-        ((160, 120), 128, 32), ((97, 131), 128, 32), ((300, 200), 128, 32), ((64, 64), 64, 16), ((50, 201), 96, 24),
-        ((320, 200), 256, 48), ((31, 17), 128, 32), ((250, 188), 128, 32),
-    ]:
+    for (width, height), side, multiple, low in cases:
         scale = side / max(width, height)
         resized = (int(height * scale + 0.5), int(width * scale + 0.5))
         logits = smooth_logits(low, RNG.uniform(0.5, 3))
-        pad = {"height": side, "width": side}
+        pad = dict(zip(("height", "width"), (padded(length, multiple) for length in resized)))
+        logits = logits[: low * pad["height"] // side, : low * pad["width"] // side]
         mask = processor.post_process_masks(
             [torch.from_numpy(logits)[None, None]], [(height, width)], [resized], pad_size=pad
         )[0][0, 0].numpy()
         bits = np.packbits(mask.reshape(-1), bitorder="little")
         yield {
-            "side": side, "logits": store(logits, "<f4"), "size": [width, height], "resized": [resized[1], resized[0]],
+            "side": side, "multiple": multiple, "logits": store(logits, "<f4"), "size": [width, height], "resized": [resized[1], resized[0]],
             "mask_bits": store(bits, "u1"), "area": int(mask.sum()),
         }
+
+
+def sam_masks():
+    yield from sam_mask_cases(
+        (size, side, side, low) for size, side, low in [
+            ((160, 120), 128, 32), ((97, 131), 128, 32), ((300, 200), 128, 32), ((64, 64), 64, 16), ((50, 201), 96, 24),
+            ((320, 200), 256, 48), ((31, 17), 128, 32), ((250, 188), 128, 32),
+        ]
+    )  # fmt: skip
+
+
+def sam_trimmed_masks():
+    yield from sam_mask_cases([((160, 120), 128, 16, 64), ((97, 131), 128, 16, 64), ((320, 180), 128, 8, 32), ((300, 20), 96, 8, 48)])
 
 
 def coco_counts(text):
@@ -242,7 +269,7 @@ def files():
 def main():
     versions = {module.__name__: module.__version__ for module in (PIL, torch, torchvision, transformers, np)}
     cases = {"versions": versions}
-    for group in (pillow_resize, grounding_dino, grounding_dino_sizes, sam, sam_masks, run_lengths, files, pillow_bicubic, blip):
+    for group in (pillow_resize, grounding_dino, grounding_dino_sizes, sam, sam_masks, run_lengths, files, pillow_bicubic, blip, sam_trimmed, sam_trimmed_masks):
         cases[group.__name__] = list(group())
     text = json.dumps(cases, indent=None, separators=(",", ":"), sort_keys=True)
     (HERE / "imaging.json").write_text(text.replace("},{", "},\n{") + "\n")

@@ -206,13 +206,13 @@ def image_encoder(
 
 
 def mask_decoder(
-    path: Path = ROOT / "segmenter" / "mask_decoder.onnx", *, masks: int = 4, points: int | str = "N"
+    path: Path = ROOT / "segmenter" / "mask_decoder.onnx", *, masks: int = 4, points: int | str = "N", square: bool = True
 ) -> str:
     """Distance to the edge of the prompt's region, in pixels of the input; positive inside.
 
     With a box (a point labelled 2) the region is the box, otherwise a square of 12 px around the first foreground point.
     Masks 1..3 are 2, 4 and 6 px smaller on each side. Predicted IoUs: 0.9 minus 0.001 per foreground point for mask 0;
-    0.5, 0.8 and 0.6 for the others.
+    0.5, 0.8 and 0.6 for the others. Not `square`: as many rows and columns as `mask_input` has.
     """
     axis = (np.arange(LOW, dtype=np.float32) + 0.5) * (SIDE / LOW)
     nodes = [
@@ -251,12 +251,20 @@ def mask_decoder(
             helper.make_node("Add", [f"{end}_a", f"{end}_b"], [f"region_{end}"]),
             helper.make_node("Split", [f"region_{end}"], [f"{end}_x", f"{end}_y"], axis=1),
         ]
+    columns, rows = ("axis", "axis") if square else ("columns", "rows")
+    if not square:
+        nodes += [helper.make_node("Shape", ["mask_input"], ["sides"])]
+        for name, at in ((rows, "two1"), (columns, "last")):
+            nodes += [
+                helper.make_node("Gather", ["sides", at], [f"{name}_count"]),
+                helper.make_node("Slice", ["axis", "zero1", f"{name}_count", "axis1"], [name]),
+            ]
     nodes += [  # [B, 1] against [1, LOW]
-        helper.make_node("Sub", ["axis", "low_x"], ["left"]),
-        helper.make_node("Sub", ["high_x", "axis"], ["right"]),
+        helper.make_node("Sub", [columns, "low_x"], ["left"]),
+        helper.make_node("Sub", ["high_x", columns], ["right"]),
         helper.make_node("Min", ["left", "right"], ["inside_x"]),
-        helper.make_node("Sub", ["axis", "low_y"], ["top"]),
-        helper.make_node("Sub", ["high_y", "axis"], ["bottom"]),
+        helper.make_node("Sub", [rows, "low_y"], ["top"]),
+        helper.make_node("Sub", ["high_y", rows], ["bottom"]),
         helper.make_node("Min", ["top", "bottom"], ["inside_y"]),
         helper.make_node("Unsqueeze", ["inside_x", "axis1"], ["wide"]),
         helper.make_node("Unsqueeze", ["inside_y", "last"], ["tall"]),
@@ -276,18 +284,19 @@ def mask_decoder(
         helper.make_node("Concat", ["batch_shape", "size_int"], ["sizes"], axis=0),
         helper.make_node("Resize", ["low_res_masks", "", "", "sizes"], ["masks"], mode="nearest"),
     ]
+    cells, low = ((CELLS, CELLS), (LOW, LOW)) if square else (("e", "f"), ("h", "w"))
     inputs = [
-        tensor("image_embeddings", FLOAT, [1, CHANNELS, CELLS, CELLS]),
+        tensor("image_embeddings", FLOAT, [1, CHANNELS, *cells]),
         tensor("point_coords", FLOAT, ["B", points, 2]),
         tensor("point_labels", FLOAT, ["B", points]),
-        tensor("mask_input", FLOAT, ["b", 1, LOW, LOW]),
+        tensor("mask_input", FLOAT, ["b", 1, *low]),
         tensor("has_mask_input", FLOAT, ["b"]),
         tensor("orig_im_size", FLOAT, [2]),
     ]
     outputs = [
         tensor("masks", FLOAT, ["B", masks, "H", "W"]),
         tensor("iou_predictions", FLOAT, ["B", masks]),
-        tensor("low_res_masks", FLOAT, ["B", masks, LOW, LOW]),
+        tensor("low_res_masks", FLOAT, ["B", masks, *low]),
     ]
     constants = [
         constant("three", np.array([3], np.int64)), constant("axis1", np.array([1], np.int64)),
@@ -358,6 +367,7 @@ def main() -> None:
     image_encoder(broken / "five_channels.onnx", embedding=(5, CELLS, CELLS), ones=2)
     mask_decoder(broken / "three_masks.onnx", masks=3)
     mask_decoder(broken / "fixed_points.onnx", points=5)
+    mask_decoder(broken / "open_masks.onnx", square=False)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,9 +38,11 @@ class Bundle:
         providers = ["CPUExecutionProvider"]
         self.encoder = ort.InferenceSession(str(folder / "image_encoder.onnx"), options, providers=providers)
         self.decoder = ort.InferenceSession(str(folder / "mask_decoder.onnx"), options, providers=providers)
-        self.size = int(self.encoder.get_inputs()[0].shape[2])
-        side = int(next(i for i in self.decoder.get_inputs() if i.name == "mask_input").shape[2])
-        self.no_mask = np.zeros((1, 1, side, side), np.float32)
+        height = self.encoder.get_inputs()[0].shape[2]
+        manifest = tomllib.loads((folder / "bundle.toml").read_text())["preprocessing"]
+        self.open = not isinstance(height, int)
+        self.size = manifest["longest"] if self.open else height
+        self.multiple = manifest["multiple"] if self.open else height
 
     def embed(self, rgb: np.ndarray) -> np.ndarray:
         """``u8[H, W, 3]`` -> embeddings; sets the scale used by ``ask``."""
@@ -47,7 +50,8 @@ class Bundle:
         scale = self.size / max(height, width)
         h, w = int(np.floor(height * scale + 0.5)), int(np.floor(width * scale + 0.5))
         resized = np.asarray(Image.fromarray(rgb).resize((w, h), Image.Resampling.BILINEAR), np.float32)
-        pixels = np.zeros((1, 3, self.size, self.size), np.float32)
+        padded = [-(-side // self.multiple) * self.multiple for side in (h, w)]
+        pixels = np.zeros((1, 3, *padded), np.float32)
         pixels[0, :, :h, :w] = ((resized - MEAN) / STD).transpose(2, 0, 1)
         self.shape = (height, width)
         self.factor = np.array([w / width, h / height])
@@ -61,7 +65,8 @@ class Bundle:
                 "image_embeddings": embeddings,
                 "point_coords": (coords * self.factor).astype(np.float32),
                 "point_labels": labels.astype(np.float32),
-                "mask_input": self.no_mask,
+                # SAM's ratio: four places of a mask for each of the embeddings.
+                "mask_input": np.zeros((1, 1, 4 * embeddings.shape[2], 4 * embeddings.shape[3]), np.float32),
                 "has_mask_input": np.zeros(1, np.float32),
                 "orig_im_size": np.array(self.shape, np.float32),
             },

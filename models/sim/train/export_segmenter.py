@@ -22,6 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 from segmenter_model import ConvNorm, ExportedDecoder, Segmenter, SegmenterConfig
 
 OPSET = 17
+MULTIPLE = 16  # of the input's sides
 HALF_FROM = 64  # initialisers with at least this many elements are stored as float16
 FILES = ("image_encoder", "mask_decoder")
 # Largest difference of an output, as a share of its largest value or of 1. Both sides have the same weights, so what differs is
@@ -106,16 +107,17 @@ def write(module: torch.nn.Module, inputs: tuple, path: Path, names: list[str], 
     onnx.save(model, str(path))
 
 
-def example_prompt(size: int, prompts: int, points: int, orig: tuple[int, int]) -> tuple[torch.Tensor, ...]:
+def example_prompt(embeddings: torch.Tensor, prompts: int, points: int, orig: tuple[int, int]) -> tuple[torch.Tensor, ...]:
     """Decoder inputs after the embeddings: a box, foreground, background and padding points."""
     generator = torch.Generator().manual_seed(3)
-    coords = torch.rand(prompts, points, 2, generator=generator) * (size * 0.9)
+    rows, columns = embeddings.shape[-2:]
+    coords = torch.rand(prompts, points, 2, generator=generator) * 0.9 * 8 * torch.tensor([columns, rows])
     labels = torch.ones(prompts, points)
     labels[:, 0], labels[:, 1] = 2.0, 3.0
     coords[:, 1] = coords[:, 0] + 40.0
     if points > 3:
         labels[:, 2], labels[:, 3] = 0.0, -1.0
-    mask = torch.randn(1, 1, size // 2, size // 2, generator=generator) * 4
+    mask = torch.randn(1, 1, 4 * rows, 4 * columns, generator=generator) * 4
     return coords, labels, mask, torch.tensor([1.0]), torch.tensor([float(orig[0]), float(orig[1])])
 
 
@@ -132,28 +134,32 @@ def export(model: Segmenter, out: Path) -> None:
             out / "image_encoder.onnx",
             ["pixel_values"],
             ["image_embeddings"],
-            {"pixel_values": {0: "batch"}, "image_embeddings": {0: "batch"}},
+            {
+                "pixel_values": {0: "batch", 2: "height", 3: "width"},
+                "image_embeddings": {0: "batch", 2: "rows", 3: "columns"},
+            },
         )
         write(
             ExportedDecoder(model).eval(),
-            (embeddings, *example_prompt(cfg.size, 2, 5, (360, 480))),
+            (embeddings, *example_prompt(embeddings, 2, 5, (360, 480))),
             out / "mask_decoder.onnx",
             ["image_embeddings", "point_coords", "point_labels", "mask_input", "has_mask_input", "orig_im_size"],
             ["masks", "iou_predictions", "low_res_masks"],
             {
+                "image_embeddings": {2: "rows", 3: "columns"},
                 "point_coords": {0: "prompts", 1: "points"},
                 "point_labels": {0: "prompts", 1: "points"},
-                "mask_input": {0: "mask_prompts"},
+                "mask_input": {0: "mask_prompts", 2: "mask_height", 3: "mask_width"},
                 "has_mask_input": {0: "mask_prompts"},
                 "masks": {0: "prompts", 2: "height", 3: "width"},
                 "iou_predictions": {0: "prompts"},
-                "low_res_masks": {0: "prompts"},
+                "low_res_masks": {0: "prompts", 2: "mask_height", 3: "mask_width"},
             },
         )
 
 
-def write_bundle(out: Path) -> None:
-    """Writes `bundle.toml` for the files that are in `out`."""
+def write_bundle(out: Path, size: int) -> None:
+    """Writes `bundle.toml` for the files that are in `out`, for pictures whose longer side becomes `size`."""
     lines = [
         'name = "scenelex-sim-segmenter"',
         'kind = "sam"',
@@ -168,8 +174,12 @@ def write_bundle(out: Path) -> None:
         lines.append(f'{key} = {{ path = "{key}.onnx", sha256 = "{digest}" }}')
     lines += [
         "",
-        "# RGB on the 0..1 scale: SAM's 123.675, 116.28, 103.53 and 58.395, 57.12, 57.375 divided by 255.",
+        "# The files take less than SAM's square. Mean and std are SAM's 123.675, 116.28, 103.53 and 58.395, 57.12, 57.375 on the",
+        "# 0..1 scale.",
         "[preprocessing]",
+        'resize = "longest_side"',
+        f"longest = {size}",
+        f"multiple = {MULTIPLE}",
         "mean = [0.485, 0.456, 0.406]",
         "std = [0.229, 0.224, 0.225]",
         "",
@@ -178,7 +188,7 @@ def write_bundle(out: Path) -> None:
 
 
 def verify(model: Segmenter, out: Path) -> dict[str, float]:
-    """Largest differences between PyTorch (weights as stored) and ONNX Runtime, over several shapes of prompt."""
+    """Largest differences between PyTorch (weights as stored) and ONNX Runtime, over several shapes of image and prompt."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -196,12 +206,17 @@ def verify(model: Segmenter, out: Path) -> dict[str, float]:
     cfg = model.cfg
     torch.manual_seed(1)
     with torch.no_grad():
-        for batch in (1, 2):
-            pixels = torch.randn(batch, 3, cfg.size, cfg.size)
+        upright = (cfg.size, MULTIPLE * (cfg.size * 127 // 333 // MULTIPLE + 1))
+        flat = (3 * cfg.size // 4, cfg.size)
+        for batch, shape, prompts, points, orig in (
+            (2, flat, 1, 2, (480, 640)),
+            (1, upright, 3, 7, (333, 127)),
+            (1, (cfg.size, cfg.size), 8, 22, (375, 500)),
+        ):
+            pixels = torch.randn(batch, 3, *shape)
             embeddings = model.image_encoder(pixels)
             compare("image_embeddings", embeddings, encoder.run(None, {"pixel_values": pixels.numpy()})[0])
-        for prompts, points, orig in ((1, 2, (480, 640)), (3, 7, (333, 127)), (8, 22, (375, 500))):
-            rest = example_prompt(cfg.size, prompts, points, orig)
+            rest = example_prompt(embeddings, prompts, points, orig)
             feeds = dict(
                 zip(
                     ["image_embeddings", "point_coords", "point_labels", "mask_input", "has_mask_input", "orig_im_size"],
@@ -212,7 +227,7 @@ def verify(model: Segmenter, out: Path) -> dict[str, float]:
             for name, left, right in zip(["masks", "iou_predictions", "low_res_masks"], ours, decoder.run(None, feeds)):
                 compare(name, left, right)
         # A mask for every prompt, and padding points, which must change nothing.
-        coords, labels, _, _, orig = example_prompt(cfg.size, 3, 6, (300, 400))
+        coords, labels, _, _, orig = example_prompt(embeddings, 3, 6, (300, 400))
         masks = torch.randn(3, 1, cfg.size // 2, cfg.size // 2)
         flags = torch.tensor([1.0, 0.0, 1.0])
         low, _ = model.decode(embeddings[:1], coords, labels, masks, flags)
@@ -249,7 +264,7 @@ def main() -> None:
             raise SystemExit(f"the exported files do not agree with PyTorch: expected {', '.join(wrong)} at most; {args.out} is left as it was")
         for key in FILES:
             (written / f"{key}.onnx").replace(args.out / f"{key}.onnx")
-    write_bundle(args.out)
+    write_bundle(args.out, model.cfg.size)
     for file in sorted(args.out.glob("*.onnx")):
         print(f"{file.name}: {file.stat().st_size / 1e6:.2f} MB")
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -205,7 +206,7 @@ def segmenter(bundle: Path, frames: Path) -> dict:
     from segmenter_world2d import IDS
 
     encoder, decoder = Weights(bundle / "image_encoder.onnx"), Weights(bundle / "mask_decoder.onnx")
-    side = next(i for i in onnx.load(bundle / "image_encoder.onnx").graph.input).type.tensor_type.shape.dim[2].dim_value
+    side = tomllib.loads((bundle / "bundle.toml").read_text())["preprocessing"]["longest"]
     config = SegmenterConfig(size=side)
     net = Segmenter(config)
     found = {f"image_encoder.{name}" for name in fill(net.image_encoder, encoder, "")}

@@ -2,7 +2,7 @@
 
 Three parts, named as the Segment Anything paper names them:
 
-* image encoder: pixels ``[b, 3, S, S]`` -> embeddings ``[b, C, E, E]`` with ``E = S / 8``;
+* image encoder: pixels ``[b, 3, H, W]`` -> embeddings ``[b, C, H / 8, W / 8]``; the longer of H and W is S, or both are;
 * prompt encoder: points, box corners and an earlier mask -> sparse tokens and dense maps;
 * mask decoder: a light two-way transformer at stride 16 and an upscaling path to stride 2.
 
@@ -122,7 +122,7 @@ class GlobalBlock(nn.Module):
 
 
 class ImageEncoder(nn.Module):
-    """Normalised pixels ``f32[b, 3, S, S]`` -> embeddings ``f32[b, C, S/8, S/8]``."""
+    """Normalised pixels ``f32[b, 3, H, W]`` -> embeddings ``f32[b, C, H/8, W/8]``."""
 
     def __init__(self, cfg: SegmenterConfig):
         super().__init__()
@@ -165,7 +165,6 @@ class PromptEncoder(nn.Module):
     def __init__(self, cfg: SegmenterConfig):
         super().__init__()
         self.size = cfg.size
-        self.grid = cfg.size // 8
         generator = torch.Generator().manual_seed(20)
         frequencies = torch.randn(2, cfg.embed // 2, generator=generator)
         frequencies *= torch.logspace(0, 3, cfg.embed // 2, base=2.0)
@@ -197,16 +196,16 @@ class PromptEncoder(nn.Module):
         tokens = tokens + is_kind @ self.kinds.float() + (1.0 - valid).unsqueeze(-1) * self.padding.float()
         return tokens, valid
 
-    def maps(self, coords: Tensor, labels: Tensor) -> Tensor:
-        """The prompts drawn at stride 8, ``[B, 8, E, E]``."""
-        cell = self.size / self.grid
-        centres = (torch.arange(self.grid, device=coords.device, dtype=torch.float32) + 0.5) * cell
+    def maps(self, coords: Tensor, labels: Tensor, cells: tuple[int, int]) -> Tensor:
+        """The prompts drawn at stride 8, ``[B, 8, rows, columns]``; ``cells`` are rows and columns."""
+        cell = 8.0
+        centres_y, centres_x = ((torch.arange(n, device=coords.device, dtype=torch.float32) + 0.5) * cell for n in cells)
         place = coords + 0.5
         low = (labels == 2).float()
         high = (labels == 3).float()
         has_box = high.sum(1).clamp(max=1.0)
 
-        def axis(index: int) -> tuple[Tensor, Tensor]:
+        def axis(index: int, centres: Tensor) -> tuple[Tensor, Tensor]:
             start = (place[..., index] * low).sum(1, keepdim=True)
             end = (place[..., index] * high).sum(1, keepdim=True)
             inside = ((centres - start) / cell + 0.5).clamp(0, 1) * ((end - centres) / cell + 0.5).clamp(0, 1)
@@ -214,27 +213,27 @@ class PromptEncoder(nn.Module):
             offset = ((2.0 * centres - start - end) / extent).clamp(-2, 2)
             return inside, offset * offset * 0.5
 
-        inside_x, offset_x = axis(0)
-        inside_y, offset_y = axis(1)
+        inside_x, offset_x = axis(0, centres_x)
+        inside_y, offset_y = axis(1, centres_y)
         flag = has_box.reshape(-1, 1, 1)
-        ones = torch.ones_like(offset_x)
+        across, down = torch.ones_like(offset_x), torch.ones_like(offset_y)
         drawn = [
             inside_y.unsqueeze(2) * inside_x.unsqueeze(1) * flag,
-            ones.unsqueeze(2) * offset_x.unsqueeze(1) * flag,
-            offset_y.unsqueeze(2) * ones.unsqueeze(1) * flag,
-            ones.unsqueeze(2) * ones.unsqueeze(1) * flag,
+            down.unsqueeze(2) * offset_x.unsqueeze(1) * flag,
+            offset_y.unsqueeze(2) * across.unsqueeze(1) * flag,
+            down.unsqueeze(2) * across.unsqueeze(1) * flag,
         ]
         for label in (1, 0):
             chosen = (labels == label).float().unsqueeze(-1)
             for sigma in (self.size / 64, self.size / 12):
-                near_x = torch.exp(-((centres - place[..., :1]) / sigma) ** 2 * 0.5) * chosen
-                near_y = torch.exp(-((centres - place[..., 1:]) / sigma) ** 2 * 0.5)
+                near_x = torch.exp(-((centres_x - place[..., :1]) / sigma) ** 2 * 0.5) * chosen
+                near_y = torch.exp(-((centres_y - place[..., 1:]) / sigma) ** 2 * 0.5)
                 heat = near_y.transpose(1, 2) @ near_x
                 drawn.append(heat / (heat + 0.5))
         return torch.stack(drawn, 1)
 
     def dense(self, maps: Tensor, mask_input: Tensor, has_mask: Tensor) -> Tensor:
-        """Dense prompt ``[B, 32, E, E]``: the drawn prompts plus the earlier mask where there is one."""
+        """Dense prompt ``[B, 32, rows, columns]``: the drawn prompts plus the earlier mask where there is one."""
         flag = has_mask.reshape(-1, 1, 1, 1)
         earlier = self.mask_mix(F.relu(self.mask_in(torch.tanh(mask_input * 0.25))))
         return self.mix(maps) + flag * earlier + (1.0 - flag) * self.no_mask
@@ -261,19 +260,19 @@ class Likeness(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, embeddings: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """``maps [B, 8, E, E]`` of the prompts, image by image -> dense ``[B, 32, E, E]`` and tokens ``[B, 1, C]``."""
+        """``maps [B, 8, rows, columns]`` of the prompts, image by image -> dense ``[B, 32, rows, columns]``, tokens ``[B, 1, C]``."""
         inside, across, down, boxed = maps[:, 0], maps[:, 1], maps[:, 2], maps[:, 3]
         closeness = torch.exp(-2.0 * (across + down))
         regions = torch.stack([inside * closeness, (boxed - inside).clamp(min=0) * closeness, maps[:, 4], maps[:, 6]], 1)
-        side = regions.shape[-1]
+        rows, columns = regions.shape[-2:]
         weights = regions.flatten(2)
         weights = weights / (weights.sum(-1, keepdim=True) + 1e-3)
         # Prompts of one image share its features: rows are images here, not prompts.
         images = embeddings.shape[0]
-        weights = weights.reshape(images, -1, side * side)
+        weights = weights.reshape(images, -1, rows * columns)
         features = unit(self.features(embeddings).flatten(2).transpose(1, 2).float())
         means = unit(weights @ features)
-        alike = (means @ features.transpose(1, 2)).reshape(-1, self.REGIONS, side, side)
+        alike = (means @ features.transpose(1, 2)).reshape(-1, self.REGIONS, rows, columns)
         tokens = self.to_tokens(F.relu(self.hidden(means.reshape(-1, 1, self.REGIONS * self.WIDTH))))
         return self.to_dense(alike), tokens
 
@@ -346,10 +345,10 @@ def head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
 
 
-def mask_statistics(logits: Tensor) -> tuple[Tensor, ...]:
+def mask_statistics(logits: Tensor, frame: int) -> tuple[Tensor, ...]:
     """What mask logits ``[B, M, h, w]`` say of themselves, each ``[B, M]``: the IoU to be expected if their probabilities are right,
-    the mean probability inside, the stability (SAM's ratio of areas at a raised and a lowered threshold) at 1 and 3, the area.
-    All are smoothed by a pixel, so that they are defined where nothing is found."""
+    the mean probability inside, the stability (SAM's ratio of areas at a raised and a lowered threshold) at 1 and 3, the area
+    as a share of ``frame`` places. All are smoothed by a pixel, so that they are defined where nothing is found."""
 
     def area(x: Tensor) -> Tensor:
         return x.to(logits.dtype).sum((2, 3))
@@ -361,7 +360,7 @@ def mask_statistics(logits: Tensor) -> tuple[Tensor, ...]:
     inside = area(logits > 0)
     covered, total = area(probability * (logits > 0)), area(probability)
     stability = [ratio(area(logits > t), area(logits > -t)) for t in (1.0, 3.0)]
-    share = (inside + 1.0) / (logits.shape[2] * logits.shape[3])
+    share = (inside + 1.0) / frame
     return ratio(covered, inside + total - covered), ratio(covered, inside), *stability, share.log() * 0.1
 
 
@@ -372,7 +371,6 @@ class MaskDecoder(nn.Module):
         super().__init__()
         c = cfg.embed
         self.cfg = cfg
-        self.cells = cfg.size // 16
         self.coarse = ConvNorm(c, c, 2, 2, act=False)
         self.shared_fine = ConvNorm(c, cfg.fine, 1, act=False)
         self.shared_finer = ConvNorm(c, cfg.finer * 4, 1, act=False)
@@ -416,8 +414,8 @@ class MaskDecoder(nn.Module):
         image_place: Tensor,
         seen: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """``shared`` (of one image, or one row a prompt) -> ``low_res [B, 4, S/2, S/2]`` and ``iou [B, 4]``."""
-        c, cells = self.cfg.embed, self.cells
+        """``shared`` (of one image, or one row a prompt) -> ``low_res [B, 4, H/2, W/2]`` and ``iou [B, 4]``."""
+        c, (rows, columns) = self.cfg.embed, shared[0].shape[-2:]
         image = (shared[0] + self.dense_coarse(dense)).flatten(2).transpose(1, 2)
         outputs = self.output_tokens + seen.to(self.output_tokens.dtype)
         place = torch.cat([outputs, tokens.to(outputs.dtype)], 1)
@@ -427,7 +425,7 @@ class MaskDecoder(nn.Module):
         for block in self.blocks:
             state, image = block(state, image, place, image_place, bias)
 
-        image = image.transpose(1, 2).reshape(-1, c, cells, cells)
+        image = image.transpose(1, 2).reshape(-1, c, rows, columns)
         fine = double(self.to_fine(image)) + shared[1] + self.dense_fine(dense)
         fine = F.relu(fine)
         fine = F.relu(fine + self.fine(fine))
@@ -438,20 +436,20 @@ class MaskDecoder(nn.Module):
         finest = F.relu(self.to_finest(finer) + shared[3])
 
         kernels = torch.stack([kernel(state[:, 1 + i]) for i, kernel in enumerate(self.kernels)], 1)
-        side = self.cfg.size // 4
+        high, wide = 4 * rows, 4 * columns
         if torch.onnx.is_in_onnx_export():
-            finest = finest.reshape(-1, self.cfg.finest, 4 * side * side)
-            folded = (kernels[..., :-1] @ finest + kernels[..., -1:]).reshape(-1, 4 * NUM_MASKS, side, side)
+            finest = finest.reshape(-1, self.cfg.finest, 4 * high * wide)
+            folded = (kernels[..., :-1] @ finest + kernels[..., -1:]).reshape(-1, 4 * NUM_MASKS, high, wide)
         else:
             # The same with channels last, as the convolutions leave them: one small matrix that keeps the four sub-pixels apart.
             apart = torch.eye(4, device=kernels.device, dtype=kernels.dtype)
             matrix = torch.einsum("bmc,st->bcsmt", kernels[..., :-1], apart).reshape(-1, 4 * self.cfg.finest, 4 * NUM_MASKS)
-            folded = finest.permute(0, 2, 3, 1).reshape(-1, side * side, 4 * self.cfg.finest) @ matrix
+            folded = finest.permute(0, 2, 3, 1).reshape(-1, high * wide, 4 * self.cfg.finest) @ matrix
             folded = folded + kernels[..., -1].repeat_interleave(4, 1).unsqueeze(1)
-            folded = folded.transpose(1, 2).reshape(-1, 4 * NUM_MASKS, side, side)
+            folded = folded.transpose(1, 2).reshape(-1, 4 * NUM_MASKS, high, wide)
         low_res = unfold_pixels(folded, NUM_MASKS)
         guess = self.iou(state[:, 0])
-        evidence = torch.cat([guess, *mask_statistics(folded[:, ::4].detach()), state[:, 0]], 1)
+        evidence = torch.cat([guess, *mask_statistics(folded[:, ::4].detach(), (self.cfg.size // 4) ** 2), state[:, 0]], 1)
         return low_res, guess + self.quality(evidence)
 
 
@@ -470,8 +468,7 @@ class Segmenter(nn.Module):
     def resize(self, size: int) -> None:
         """Sets the input size. Weights do not depend on it, so one may train small and finish large."""
         self.cfg.size = size
-        self.prompt_encoder.size, self.prompt_encoder.grid = size, size // 8
-        self.mask_decoder.cells = size // 16
+        self.prompt_encoder.size = size
         self.image_place = self.prompt_encoder.image_positions(size // 16)
 
     def normalise(self, rgb: Tensor) -> Tensor:
@@ -489,16 +486,22 @@ class Segmenter(nn.Module):
         has_mask: Tensor,
         each: int = 1,
     ) -> tuple[Tensor, Tensor]:
-        """``each`` prompts per image, image by image (1 with a single image: any number). Prompts in pixels of the resized frame -> ``low_res f32[B, 4, S/2, S/2]``, ``iou f32[B, 4]``."""
+        """``each`` prompts per image, image by image (1 with a single image: any number). Prompts in pixels of the resized frame -> ``low_res f32[B, 4, H/2, W/2]``, ``iou f32[B, 4]``."""
         with torch.autocast(coords.device.type, enabled=False):
             tokens, valid = self.prompt_encoder.sparse(coords.float(), labels.float())
-            maps = self.prompt_encoder.maps(coords.float(), labels.float())
+            maps = self.prompt_encoder.maps(coords.float(), labels.float(), embeddings.shape[-2:])
         alike, seen = self.mask_decoder.likeness(embeddings, maps)
         dense = self.prompt_encoder.dense(maps, mask_input, has_mask) + alike
         shared = self.mask_decoder.unfold(embeddings)
         if each > 1:
             shared = tuple(repeat_images(m, each) for m in shared)
-        return self.mask_decoder(shared, tokens, valid, dense, self.image_place, seen)
+        return self.mask_decoder(shared, tokens, valid, dense, self.places(*shared[0].shape[-2:]), seen)
+
+    def places(self, rows: int, columns: int) -> Tensor:
+        """Positions of the cells of a frame that is less than square, ``[1, rows * columns, C]``."""
+        cells = self.cfg.size // 16
+        square = self.image_place.reshape(cells, cells, -1)
+        return square[:rows, :columns].reshape(1, -1, square.shape[-1])
 
 
 class ExportedDecoder(nn.Module):
@@ -524,14 +527,14 @@ class ExportedDecoder(nn.Module):
 
 @torch.jit.script
 def upscale(low_res: Tensor, orig_im_size: Tensor, size: int) -> Tensor:
-    """Logits at the original size: to S, crop the letterbox's padding, to (H, W); bilinear, as SAM's graph does it.
+    """Logits at the original size: to the encoder's input, crop the letterbox's padding, to (H, W); bilinear, as SAM's graph does it.
 
     ONNX Runtime runs this even when ``masks`` is not fetched. An ``orig_im_size`` of (1, 1) therefore skips it (an ``If`` in the
     graph) and gives the top-left logit, for hosts that upscale ``low_res_masks`` themselves.
     """
     if bool((orig_im_size <= 1).all()):
         return low_res[..., :1, :1]
-    masks = F.interpolate(low_res, size=(size, size), mode="bilinear", align_corners=False)
+    masks = F.interpolate(low_res, scale_factor=2.0, mode="bilinear", align_corners=False)
     scale = size / orig_im_size.max()
     inner = torch.floor(scale * orig_im_size + 0.5).to(torch.int64)
     masks = masks[..., : int(inner[0]), : int(inner[1])]
