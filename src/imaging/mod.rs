@@ -7,7 +7,10 @@ pub mod mask;
 pub mod overlay;
 pub mod preprocess;
 mod resize;
+mod resize_blend;
 mod resize_row;
+#[cfg(target_arch = "x86_64")]
+mod resize_vnni;
 pub mod rle;
 pub mod scene;
 mod simd;

@@ -8,10 +8,7 @@
 //! more than the width, as that of an upright picture made square; torchvision does not. The result differs there, by one
 //! level with the triangle, by a few with the cubic, whose overshoot is cut off in between.)
 
-use super::{
-    resize_row::{Columns, blend, blend_many},
-    simd::multiversioned,
-};
+use super::{resize_blend::Blending, resize_row::Columns};
 use crate::types::ImageSize;
 
 /// How samples between pixels are made.
@@ -166,23 +163,11 @@ impl Resizer {
             while done < needed {
                 done += resize_along_x(columns, pixels, row_bytes, done, ring, slots);
             }
+            let blending = Blending::new(*filter, weights);
             for channel in 0..3 {
                 let target = &mut out[channel * plane + y * row_stride..][..width];
-                let (scale, offset) = (affine.scale[channel], affine.offset[channel]);
                 let row = |tap: usize| &ring[((first + tap) % slots * 3 + channel) * stride..][..width];
-                match taps {
-                    // The short ways do not clamp.
-                    _ if *filter == ResizeFilter::Bicubic => blend_all(row, weights, (scale, offset), sums, target),
-                    1 => blend_taps::<1>(row, weights, (scale, offset), target),
-                    2 => blend_taps::<2>(row, weights, (scale, offset), target),
-                    3 => blend_taps::<3>(row, weights, (scale, offset), target),
-                    4 => blend_taps::<4>(row, weights, (scale, offset), target),
-                    5 => blend_taps::<5>(row, weights, (scale, offset), target),
-                    6 => blend_taps::<6>(row, weights, (scale, offset), target),
-                    7 => blend_taps::<7>(row, weights, (scale, offset), target),
-                    8 => blend_taps::<8>(row, weights, (scale, offset), target),
-                    _ => blend_all(row, weights, (scale, offset), sums, target),
-                }
+                blending.blend(row, affine.scale[channel], affine.offset[channel], sums, target);
             }
         }
     }
@@ -215,40 +200,4 @@ fn resize_along_x(
         columns.resize_row_scalar(&pixels[y * row_bytes..][..row_bytes], target);
     }
     1
-}
-
-/// [`blend`] of `N` taps.
-fn blend_taps<'a, const N: usize>(
-    row: impl Fn(usize) -> &'a [u8],
-    weights: &[i32],
-    (scale, offset): (f32, f32),
-    target: &mut [f32],
-) {
-    let weight = |tap: usize| weights.get(tap).copied().unwrap_or(0);
-    blend::<N>(std::array::from_fn(row), std::array::from_fn(weight), scale, offset, target);
-}
-
-/// Blends any number of taps, by way of `sums`.
-fn blend_all<'a>(
-    row: impl Fn(usize) -> &'a [u8],
-    weights: &[i32],
-    (scale, offset): (f32, f32),
-    sums: &mut Vec<i32>,
-    target: &mut [f32],
-) {
-    sums.clear();
-    sums.resize(target.len(), HALF);
-    for (tap, &weight) in weights.iter().enumerate() {
-        blend_many(row(tap), weight, sums);
-    }
-    finish(sums, scale, offset, target);
-}
-
-multiversioned! {
-    /// Turns sums into levels and those into values.
-    fn finish(sums: &[i32], scale: f32, offset: f32, target: &mut [f32]) {
-        for (value, sum) in target.iter_mut().zip(sums) {
-            *value = (sum >> WEIGHT_BITS).clamp(0, 255) as f32 * scale + offset;
-        }
-    }
 }

@@ -1,0 +1,158 @@
+//! The inner loops of [`super::resize`] along y.
+
+#[cfg(target_arch = "x86_64")]
+use super::resize_vnni;
+use super::{
+    resize::{HALF, ResizeFilter, WEIGHT_BITS},
+    simd::multiversioned,
+};
+
+/// How rows become one output row. All ways make the same values.
+pub(super) struct Blending<'w> {
+    weights: &'w [i32],
+    /// Whether sums may be no level, and have to be clamped.
+    overshoots: bool,
+    /// Where the processor has it.
+    #[cfg(target_arch = "x86_64")]
+    vnni: Option<resize_vnni::Rows>,
+}
+
+impl<'w> Blending<'w> {
+    /// With a weight for each row.
+    pub(super) fn new(filter: ResizeFilter, weights: &'w [i32]) -> Self {
+        Self {
+            weights,
+            overshoots: filter == ResizeFilter::Bicubic,
+            #[cfg(target_arch = "x86_64")]
+            vnni: resize_vnni::Rows::new(weights),
+        }
+    }
+
+    /// Blends rows of levels, rounds to a level, and turns it into a value. A row is at least as long as `target`; `sums`
+    /// is for those that do not fit registers.
+    pub(super) fn blend<'a>(
+        &self,
+        row: impl Fn(usize) -> &'a [u8],
+        scale: f32,
+        offset: f32,
+        sums: &mut Vec<i32>,
+        target: &mut [f32],
+    ) {
+        #[cfg(target_arch = "x86_64")]
+        let done = self.vnni.as_ref().map_or(0, |vnni| vnni.blend(&row, scale, offset, target));
+        #[cfg(not(target_arch = "x86_64"))]
+        let done = 0;
+        self.blend_plainly(|tap| &row(tap)[done..], (scale, offset), sums, &mut target[done..]);
+    }
+
+    fn blend_plainly<'a>(
+        &self,
+        row: impl Fn(usize) -> &'a [u8],
+        affine: (f32, f32),
+        sums: &mut Vec<i32>,
+        target: &mut [f32],
+    ) {
+        match self.weights.len() {
+            _ if target.is_empty() => {}
+            // The short ways do not clamp.
+            _ if self.overshoots => self.blend_all(row, affine, sums, target),
+            1 => self.blend_taps::<1>(row, affine, target),
+            2 => self.blend_taps::<2>(row, affine, target),
+            3 => self.blend_taps::<3>(row, affine, target),
+            4 => self.blend_taps::<4>(row, affine, target),
+            5 => self.blend_taps::<5>(row, affine, target),
+            6 => self.blend_taps::<6>(row, affine, target),
+            7 => self.blend_taps::<7>(row, affine, target),
+            8 => self.blend_taps::<8>(row, affine, target),
+            _ => self.blend_all(row, affine, sums, target),
+        }
+    }
+
+    /// Blends `N` taps.
+    fn blend_taps<'a, const N: usize>(
+        &self,
+        row: impl Fn(usize) -> &'a [u8],
+        (scale, offset): (f32, f32),
+        target: &mut [f32],
+    ) {
+        let weight = |tap: usize| self.weights.get(tap).copied().unwrap_or(0);
+        blend::<N>(std::array::from_fn(row), std::array::from_fn(weight), scale, offset, target);
+    }
+
+    /// Blends any number of taps, by way of `sums`.
+    fn blend_all<'a>(
+        &self,
+        row: impl Fn(usize) -> &'a [u8],
+        (scale, offset): (f32, f32),
+        sums: &mut Vec<i32>,
+        target: &mut [f32],
+    ) {
+        sums.clear();
+        sums.resize(target.len(), HALF);
+        for (tap, &weight) in self.weights.iter().enumerate() {
+            blend_many(row(tap), weight, sums);
+        }
+        finish(sums, scale, offset, target);
+    }
+}
+
+multiversioned! {
+    /// Blends rows, each at least as long as `target`.
+    fn blend<const N: usize>(rows: [&[u8]; N], weights: [i32; N], scale: f32, offset: f32, target: &mut [f32]) {
+        let rows = rows.map(|row| &row[..target.len()]);
+        for (x, value) in target.iter_mut().enumerate() {
+            let mut sum = HALF;
+            for (row, weight) in rows.iter().zip(weights) {
+                sum = sum.wrapping_add(weight.wrapping_mul(i32::from(row[x])));
+            }
+            *value = (sum >> WEIGHT_BITS) as f32 * scale + offset;
+        }
+    }
+}
+
+multiversioned! {
+    /// Adds a weighted row of levels to `sums`.
+    fn blend_many(row: &[u8], weight: i32, sums: &mut [i32]) {
+        for (sum, &level) in sums.iter_mut().zip(row) {
+            *sum = sum.wrapping_add(weight.wrapping_mul(i32::from(level)));
+        }
+    }
+}
+
+multiversioned! {
+    /// Turns sums into levels and those into values.
+    fn finish(sums: &[i32], scale: f32, offset: f32, target: &mut [f32]) {
+        for (value, sum) in target.iter_mut().zip(sums) {
+            *value = (sum >> WEIGHT_BITS).clamp(0, 255) as f32 * scale + offset;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{super::resize::Axis, *};
+
+    proptest! {
+        /// The ways agree to the bit, whatever the number of rows and their length.
+        #[test]
+        fn the_vector_kernel_equals_the_plain_one(
+            width in 1usize..200, input in 1u32..400, output in 1u32..40, seed in any::<u64>(), cubic in any::<bool>(),
+        ) {
+            let filter = if cubic { ResizeFilter::Bicubic } else { ResizeFilter::Bilinear };
+            let axis = Axis::new(filter, input, output);
+            let level = |at: usize| (seed.wrapping_mul(at as u64 * 2 + 1) >> 40) as u8;
+            let rows: Vec<Vec<u8>> =
+                (0..axis.taps).map(|tap| (0..width).map(|x| level(tap * width + x)).collect()).collect();
+            let (mut found, mut expected) = (vec![f32::NAN; width], vec![0.0; width]);
+            let mut sums = Vec::new();
+            for weights in axis.weights.chunks_exact(axis.taps) {
+                let blending = Blending::new(filter, weights);
+                blending.blend(|tap| &rows[tap], 0.3, -7.5, &mut sums, &mut found);
+                blending.blend_plainly(|tap| &rows[tap], (0.3, -7.5), &mut sums, &mut expected);
+                prop_assert_eq!(&found, &expected);
+            }
+        }
+    }
+}

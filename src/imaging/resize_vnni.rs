@@ -1,0 +1,273 @@
+//! The inner loops of [`super::resize`] for x86-64 processors with AVX-512 VNNI (of Intel since 2019, of AMD since 2022).
+//!
+//! `vpdpbusd` multiplies four levels by four signed 8-bit weights and adds the products to a 32-bit sum, all of it exactly.
+//! A weight of 22 fractional bits is three digits to base 256, each from −128 to 127, so that three such instructions do
+//! for four taps what takes ten with `pmaddwd`.
+
+use std::arch::x86_64::*;
+
+use super::{
+    resize::{HALF, WEIGHT_BITS},
+    resize_row::LANES,
+};
+
+/// Taps of one step.
+const TAPS: usize = 4;
+const DIGITS: usize = 3;
+/// Fewest taps for which all this pays.
+pub(super) const FEWEST_TAPS: usize = 3;
+/// Most taps along y.
+const MOST_ROWS: usize = 16;
+/// Values that [`Rows::blend`] makes at once.
+const BLOCK: usize = 32;
+
+/// Whether this processor runs these loops.
+pub(super) fn available() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512vnni")
+}
+
+/// `weight` as digits to base 256, the lowest first. Weights are below 2^23.
+fn digits(weight: i32) -> [i8; DIGITS] {
+    let low = weight as i8;
+    let rest = weight.wrapping_sub(i32::from(low)) >> 8;
+    let middle = rest as i8;
+    [low, middle, (rest.wrapping_sub(i32::from(middle)) >> 8) as i8]
+}
+
+/// Weights of two output pixels and four taps along x: of each digit `[w0 w1 w2 w3]` three times, for red, green and blue,
+/// and four zeros; a 128-bit lane for each pixel.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(32))]
+struct Quad([[i8; 32]; DIGITS]);
+
+/// The filter along x.
+#[derive(Clone, Debug)]
+pub(super) struct Quads {
+    /// Quads of taps that cover the filter.
+    quads: usize,
+    /// Ordered by pair of pixels, then quad.
+    packed: Vec<Quad>,
+}
+
+impl Quads {
+    /// For `pixels`, a multiple of [`LANES`]; `weight` is that of a pixel's tap, or 0 where there is none.
+    pub(super) fn new(pixels: usize, taps: usize, weight: impl Fn(usize, usize) -> i32) -> Self {
+        let quads = taps.div_ceil(TAPS).max(1);
+        let mut packed = Vec::with_capacity(pixels / 2 * quads);
+        for x in (0..pixels).step_by(2) {
+            for quad in 0..quads {
+                packed.push(Quad(std::array::from_fn(|digit| {
+                    std::array::from_fn(|byte| {
+                        let colour = byte % 16 < 12;
+                        let weight = weight(x + byte / 16, quad * TAPS + byte % TAPS);
+                        if colour { digits(weight)[digit] } else { 0 }
+                    })
+                })));
+            }
+        }
+        Self { quads, packed }
+    }
+
+    /// Bytes read from the start of a pixel's filter.
+    pub(super) fn reach(&self) -> usize {
+        (self.quads - 1) * 3 * TAPS + 16
+    }
+
+    /// Resizes rows; see [`super::resize_row::Columns::resize_rows`].
+    ///
+    /// # Safety
+    /// [`available`]; there are as many `offsets` as pixels, every source has [`Self::reach`] bytes from each of them on,
+    /// and every row has three planes of as many bytes.
+    pub(super) unsafe fn resize_rows<const R: usize>(
+        &self,
+        offsets: &[usize],
+        sources: [&[u8]; R],
+        planes: &mut [&mut [u8]; R],
+    ) {
+        // SAFETY: as the caller promises; the number of quads is that of the type.
+        unsafe {
+            match self.quads {
+                1 => self.rows::<R, 1>(offsets, sources, planes),
+                2 => self.rows::<R, 2>(offsets, sources, planes),
+                _ => self.rows::<R, 0>(offsets, sources, planes),
+            }
+        }
+    }
+
+    /// `QUADS` is the number of quads, for the loop over them to be unrolled, or 0 for any number.
+    #[target_feature(enable = "avx2,avx512vl,avx512vnni")]
+    unsafe fn rows<const R: usize, const QUADS: usize>(
+        &self,
+        offsets: &[usize],
+        sources: [&[u8]; R],
+        planes: &mut [&mut [u8]; R],
+    ) {
+        let quads = if QUADS == 0 { self.quads } else { QUADS };
+        let stride = offsets.len();
+        let spread = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11, -1, -1, -1, -1));
+        let half = _mm256_set1_epi32(HALF);
+        let steps = offsets.as_chunks::<LANES>().0.iter().zip(self.packed.chunks_exact(LANES / 2 * quads));
+        for (step, (offsets, weights)) in steps.enumerate() {
+            for row in 0..R {
+                let source = sources[row].as_ptr();
+                let mut levels = [half; LANES / 2];
+                for (two, level) in levels.iter_mut().enumerate() {
+                    let mut sums = [half, _mm256_setzero_si256(), _mm256_setzero_si256()];
+                    for quad in 0..quads {
+                        // SAFETY: `reach` bytes can be read from every offset on, and there are `quads` entries for each
+                        // two pixels, aligned to 32 bytes.
+                        unsafe {
+                            let from = source.add(quad.wrapping_mul(3 * TAPS));
+                            let a = _mm_loadu_si128(from.add(offsets[2 * two]).cast());
+                            let b = _mm_loadu_si128(from.add(offsets[2 * two + 1]).cast());
+                            let pixels = _mm256_inserti128_si256(_mm256_castsi128_si256(a), b, 1);
+                            let samples = _mm256_shuffle_epi8(pixels, spread);
+                            let Quad(weights) = weights.get_unchecked(two.wrapping_mul(quads).wrapping_add(quad));
+                            for (sum, weights) in sums.iter_mut().zip(weights) {
+                                *sum = _mm256_dpbusd_epi32(*sum, samples, _mm256_load_si256(weights.as_ptr().cast()));
+                            }
+                        }
+                    }
+                    *level = level_of(sums);
+                }
+                // SAFETY: there are `stride / LANES` steps, and three planes of `stride`.
+                unsafe {
+                    super::resize_row::store_levels(
+                        levels,
+                        planes[row].as_mut_ptr().add(step.wrapping_mul(LANES)),
+                        stride,
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Sums by digit, put together and rounded down to a level; below 0 and above 255 where a cubic overshoots.
+#[target_feature(enable = "avx2")]
+fn level_of([low, middle, high]: [__m256i; DIGITS]) -> __m256i {
+    let sum = _mm256_add_epi32(_mm256_slli_epi32(high, 16), _mm256_add_epi32(_mm256_slli_epi32(middle, 8), low));
+    _mm256_srai_epi32(sum, WEIGHT_BITS as i32)
+}
+
+/// The filter of one output row along y.
+#[derive(Debug)]
+pub(super) struct Rows {
+    taps: usize,
+    /// Of each quad of taps the digits `[w0 w1 w2 w3]`.
+    packed: [[i32; DIGITS]; MOST_ROWS / TAPS],
+}
+
+impl Rows {
+    /// `None` for too few or too many weights, and on another processor.
+    pub(super) fn new(weights: &[i32]) -> Option<Self> {
+        if !(FEWEST_TAPS..=MOST_ROWS).contains(&weights.len()) || !available() {
+            return None;
+        }
+        let mut packed = [[0; DIGITS]; MOST_ROWS / TAPS];
+        for (packed, weights) in packed.iter_mut().zip(weights.chunks(TAPS)) {
+            let digits: [_; TAPS] = std::array::from_fn(|tap| digits(weights.get(tap).copied().unwrap_or(0)));
+            *packed = std::array::from_fn(|digit| i32::from_le_bytes(digits.map(|digits| digits[digit] as u8)));
+        }
+        Some(Self { taps: weights.len(), packed })
+    }
+
+    /// Blends rows of levels, rounds to a level, and turns it into a value, for the whole [`BLOCK`]s of `target`. Returns
+    /// how many values that are.
+    pub(super) fn blend<'a>(
+        &self,
+        row: impl Fn(usize) -> &'a [u8],
+        scale: f32,
+        offset: f32,
+        target: &mut [f32],
+    ) -> usize {
+        let blocks = target.len() / BLOCK * BLOCK;
+        let rows: [&[u8]; MOST_ROWS] = std::array::from_fn(|tap| if tap < self.taps { row(tap) } else { &[] });
+        let whole = rows.iter().take(self.taps).all(|row| row.len() >= blocks);
+        assert!(whole && available(), "rows have their full length");
+        // SAFETY: checked above.
+        unsafe {
+            match self.taps.div_ceil(TAPS) {
+                1 => self.blocks::<1>(&rows, scale, offset, &mut target[..blocks]),
+                2 => self.blocks::<2>(&rows, scale, offset, &mut target[..blocks]),
+                _ => self.blocks::<0>(&rows, scale, offset, &mut target[..blocks]),
+            }
+        }
+        blocks
+    }
+
+    /// `QUADS` is the number of quads, or 0 for any number.
+    ///
+    /// # Safety
+    /// [`available`]; `target` is as long as some blocks, and so is each of the first `taps` rows at least.
+    #[target_feature(enable = "avx2,avx512vl,avx512vnni")]
+    unsafe fn blocks<const QUADS: usize>(
+        &self,
+        rows: &[&[u8]; MOST_ROWS],
+        scale: f32,
+        offset: f32,
+        target: &mut [f32],
+    ) {
+        let quads = if QUADS == 0 { self.taps.div_ceil(TAPS) } else { QUADS };
+        let (scale, offset) = (_mm256_set1_ps(scale), _mm256_set1_ps(offset));
+        let (none, most) = (_mm256_setzero_si256(), _mm256_set1_epi32(255));
+        for (block, target) in target.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+            // Four vectors of eight sums, each by digit.
+            let mut sums = [[_mm256_set1_epi32(HALF), none, none]; 4];
+            for quad in 0..quads {
+                let load = |tap: usize| {
+                    let at = quad.wrapping_mul(TAPS).wrapping_add(tap);
+                    if at < self.taps {
+                        // SAFETY: the row is as long as the blocks.
+                        unsafe {
+                            _mm256_loadu_si256(rows.get_unchecked(at).as_ptr().add(block.wrapping_mul(BLOCK)).cast())
+                        }
+                    } else {
+                        none
+                    }
+                };
+                let [a, b, c, d] = [load(0), load(1), load(2), load(3)];
+                let (ab, cd) = (_mm256_unpacklo_epi8(a, b), _mm256_unpacklo_epi8(c, d));
+                let (ab_high, cd_high) = (_mm256_unpackhi_epi8(a, b), _mm256_unpackhi_epi8(c, d));
+                // Levels 0 to 3 and 16 to 19 of the block, then 4 to 7 and 20 to 23, and so on; four taps of each.
+                let levels = [
+                    _mm256_unpacklo_epi16(ab, cd),
+                    _mm256_unpackhi_epi16(ab, cd),
+                    _mm256_unpacklo_epi16(ab_high, cd_high),
+                    _mm256_unpackhi_epi16(ab_high, cd_high),
+                ];
+                let weights = self.packed[quad].map(|digits| _mm256_set1_epi32(digits));
+                for (sums, levels) in sums.iter_mut().zip(levels) {
+                    for (sum, weights) in sums.iter_mut().zip(weights) {
+                        *sum = _mm256_dpbusd_epi32(*sum, levels, weights);
+                    }
+                }
+            }
+            for (part, sums) in sums.into_iter().enumerate() {
+                let level = _mm256_max_epi32(_mm256_min_epi32(level_of(sums), most), none);
+                let value = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(level), scale), offset);
+                // SAFETY: the block has two halves of 16 values, and there are four parts of four in each.
+                unsafe {
+                    let at = target.as_mut_ptr().add(part.wrapping_mul(4));
+                    _mm_storeu_ps(at, _mm256_castps256_ps128(value));
+                    _mm_storeu_ps(at.add(BLOCK / 2), _mm256_extractf128_ps(value, 1));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn digits_make_the_weight(weight in -(1_i32 << 22)..(1 << 23) - (1 << 16)) {
+            let [low, middle, high] = digits(weight).map(i32::from);
+            prop_assert_eq!(low + (middle << 8) + (high << 16), weight);
+        }
+    }
+}
