@@ -52,13 +52,12 @@ pub(super) enum Kernel {
 impl Kernel {
     /// Those that this processor runs, the fastest for many taps last.
     pub(super) fn available() -> Vec<Self> {
-        let mut kernels = vec![Self::Scalar];
         #[cfg(target_arch = "x86_64")]
-        {
-            kernels.extend(is_x86_feature_detected!("avx2").then_some(Self::Avx2));
-            kernels.extend(resize_vnni::available().then_some(Self::Vnni));
-        }
-        kernels
+        let vector =
+            [is_x86_feature_detected!("avx2").then_some(Self::Avx2), resize_vnni::available().then_some(Self::Vnni)];
+        #[cfg(not(target_arch = "x86_64"))]
+        let vector: [Option<Self>; 0] = [];
+        std::iter::once(Self::Scalar).chain(vector.into_iter().flatten()).collect()
     }
 }
 
@@ -92,10 +91,14 @@ pub(super) struct Columns {
 impl Columns {
     /// For the kernel of this processor that is fastest for the axis.
     pub(super) fn new(axis: &Axis) -> Self {
-        let mut kernels = Kernel::available();
-        #[cfg(target_arch = "x86_64")]
-        kernels.retain(|&kernel| kernel != Kernel::Vnni || axis.taps >= resize_vnni::FEWEST_TAPS);
-        Self::for_kernel(axis, kernels.last().copied().unwrap_or(Kernel::Scalar))
+        let pays = |kernel: &Kernel| match kernel {
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Vnni => axis.taps >= resize_vnni::FEWEST_TAPS,
+            #[cfg(target_arch = "x86_64")]
+            Kernel::Avx2 => true,
+            Kernel::Scalar => true,
+        };
+        Self::for_kernel(axis, Kernel::available().into_iter().rfind(pays).unwrap_or(Kernel::Scalar))
     }
 
     /// For a kernel that is available.
@@ -136,7 +139,7 @@ impl Columns {
     /// Resizes `R` rows of RGB pixels to three planes of [`Self::stride`] levels each. A source has at least its row's
     /// bytes and [`Self::reach`] bytes; what lies behind the row does not matter. Several rows at once are faster: the
     /// weights, which do not fit the first-level cache, are read once for all.
-    pub(super) fn resize_rows<const R: usize>(&self, sources: [&[u8]; R], mut planes: [&mut [u8]; R]) {
+    pub(super) fn resize_rows<const R: usize>(&self, sources: [&[u8]; R], planes: [&mut [u8]; R]) {
         let whole = sources.iter().all(|source| source.len() >= self.reach)
             && planes.iter().all(|planes| planes.len() == 3 * self.stride());
         assert!(whole, "rows have their full length");
@@ -151,16 +154,16 @@ impl Columns {
             #[cfg(target_arch = "x86_64")]
             Layout::Avx2 { pairs, packed } => unsafe {
                 match pairs {
-                    1 => self.resize_rows_avx2::<R, 1>(1, packed, sources, &mut planes),
-                    2 => self.resize_rows_avx2::<R, 2>(2, packed, sources, &mut planes),
-                    3 => self.resize_rows_avx2::<R, 3>(3, packed, sources, &mut planes),
-                    4 => self.resize_rows_avx2::<R, 4>(4, packed, sources, &mut planes),
-                    &pairs => self.resize_rows_avx2::<R, 0>(pairs, packed, sources, &mut planes),
+                    1 => self.resize_rows_avx2::<R, 1>(1, packed, sources, planes),
+                    2 => self.resize_rows_avx2::<R, 2>(2, packed, sources, planes),
+                    3 => self.resize_rows_avx2::<R, 3>(3, packed, sources, planes),
+                    4 => self.resize_rows_avx2::<R, 4>(4, packed, sources, planes),
+                    &pairs => self.resize_rows_avx2::<R, 0>(pairs, packed, sources, planes),
                 }
             },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Layout::Vnni(quads) => unsafe { quads.resize_rows(&self.offsets, sources, &mut planes) },
+            Layout::Vnni(quads) => unsafe { quads.resize_rows(&self.offsets, sources, planes) },
         }
     }
 
@@ -194,7 +197,7 @@ impl Columns {
         pairs: usize,
         packed: &[PackedPair],
         sources: [&[u8]; R],
-        planes: &mut [&mut [u8]; R],
+        planes: [&mut [u8]; R],
     ) {
         use std::arch::x86_64::*;
 

@@ -42,7 +42,7 @@ def load(checkpoint: Path | None, size: int | None = None) -> Segmenter:
         stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
         model = Segmenter(SegmenterConfig(**stored["config"]))
         model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in stored["model"].items()})
-    model.resize(size or model.cfg.size)  # in any case: the image's positions are to be made of the checkpoint's frequencies
+    model.resize(size or model.cfg.size)
     model.eval()
     for block in model.modules():
         if isinstance(block, ConvNorm):
@@ -208,9 +208,11 @@ def verify(model: Segmenter, out: Path) -> dict[str, float]:
     with torch.no_grad():
         upright = (cfg.size, MULTIPLE * (cfg.size * 127 // 333 // MULTIPLE + 1))
         flat = (3 * cfg.size // 4, cfg.size)
+        small = (cfg.size // 2, cfg.size // 2)
         for batch, shape, prompts, points, orig in (
             (2, flat, 1, 2, (480, 640)),
             (1, upright, 3, 7, (333, 127)),
+            (1, small, 2, 3, (600, 600)),
             (1, (cfg.size, cfg.size), 8, 22, (375, 500)),
         ):
             pixels = torch.randn(batch, 3, *shape)

@@ -211,13 +211,13 @@ def segmenter(bundle: Path, frames: Path) -> dict:
     net = Segmenter(config)
     found = {f"image_encoder.{name}" for name in fill(net.image_encoder, encoder, "")}
     found |= fill(net, decoder, "model.", segmenter_path)
-    for node in decoder.nodes:  # two tables that the graph uses outside of any module
-        if node.name == "/MatMul_1":
-            net.prompt_encoder.kinds.data.copy_(decoder.tensor(node.input[1]))
-            found.add("prompt_encoder.kinds")
-        elif node.name == "/Mul_3":
-            net.prompt_encoder.padding.data.copy_(decoder.constants(node)[0])
-            found.add("prompt_encoder.padding")
+    # Two tables that the graph uses outside of any module; no other node of their kind has constants of their shape.
+    tables = {("MatMul", net.prompt_encoder.kinds.shape): "kinds", ("Mul", net.prompt_encoder.padding.shape): "padding"}
+    for node in decoder.nodes:
+        for constant in decoder.constants(node):
+            if table := tables.get((node.op_type, constant.shape)):
+                getattr(net.prompt_encoder, table).data.copy_(constant)
+                found.add(f"prompt_encoder.{table}")
     pairs = folded(net, ConvNorm)
     complain(net, found)
 

@@ -164,7 +164,6 @@ class PromptEncoder(nn.Module):
 
     def __init__(self, cfg: SegmenterConfig):
         super().__init__()
-        self.size = cfg.size
         generator = torch.Generator().manual_seed(20)
         frequencies = torch.randn(2, cfg.embed // 2, generator=generator)
         frequencies *= torch.logspace(0, 3, cfg.embed // 2, base=2.0)
@@ -182,24 +181,37 @@ class PromptEncoder(nn.Module):
         angle = (2.0 * unit - 1.0) @ self.frequencies * math.pi
         return torch.cat([angle.sin(), angle.cos()], -1)
 
-    def image_positions(self, cells: int) -> Tensor:
-        """Fourier features of the centres of a ``cells x cells`` grid, ``[1, cells * cells, C]``."""
-        axis = (torch.arange(cells, device=self.frequencies.device, dtype=torch.float32) + 0.5) / cells
-        y, x = torch.meshgrid(axis, axis, indexing="ij")
-        return self.fourier(torch.stack([x, y], -1).reshape(1, -1, 2))
+    def image_positions(self, image: Tensor) -> Tensor:
+        """``fourier`` of the centres of the cells of ``image [..., rows, columns]``, ``[1, rows * columns, C]``.
 
-    def sparse(self, coords: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens ``[B, N, C]`` and 0/1 validity ``[B, N]`` of the prompts; a padding point is its own constant."""
+        By the angle-sum formulas, from the sines and cosines of rows and columns alone: it is part of every run."""
+        longest = longer_side(image)
+
+        def waves(count: int, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+            unit = (torch.arange(count, device=image.device, dtype=torch.float32) + 0.5) / longest
+            angle = (2.0 * unit - 1.0).unsqueeze(-1) * (frequencies * math.pi)
+            return angle.sin(), angle.cos()
+
+        sin_y, cos_y = (wave.unsqueeze(1) for wave in waves(image.shape[-2], self.frequencies[1]))
+        sin_x, cos_x = (wave.unsqueeze(0) for wave in waves(image.shape[-1], self.frequencies[0]))
+        features = torch.cat([sin_y * cos_x + cos_y * sin_x, cos_y * cos_x - sin_y * sin_x], -1)
+        return features.flatten(0, 1).unsqueeze(0)
+
+    def sparse(self, coords: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """Tokens ``[B, N, C]`` and 0/1 validity ``[B, N]`` of the prompts in a frame whose longer side is ``size``; a padding
+        point is its own constant."""
         is_kind = (labels.unsqueeze(-1) == torch.arange(4, device=labels.device, dtype=labels.dtype)).float()
         valid = is_kind.sum(-1)
-        tokens = self.fourier((coords + 0.5) / self.size) * valid.unsqueeze(-1)
+        tokens = self.fourier((coords + 0.5) / size) * valid.unsqueeze(-1)
         tokens = tokens + is_kind @ self.kinds.float() + (1.0 - valid).unsqueeze(-1) * self.padding.float()
         return tokens, valid
 
-    def maps(self, coords: Tensor, labels: Tensor, cells: tuple[int, int]) -> Tensor:
-        """The prompts drawn at stride 8, ``[B, 8, rows, columns]``; ``cells`` are rows and columns."""
-        cell = 8.0
-        centres_y, centres_x = ((torch.arange(n, device=coords.device, dtype=torch.float32) + 0.5) * cell for n in cells)
+    def maps(self, coords: Tensor, labels: Tensor, embeddings: Tensor) -> Tensor:
+        """The prompts drawn on the cells of ``embeddings [..., rows, columns]``, ``[B, 8, rows, columns]``."""
+        cell, size = 8.0, 8 * longer_side(embeddings)
+        centres_y, centres_x = (
+            (torch.arange(n, device=coords.device, dtype=torch.float32) + 0.5) * cell for n in embeddings.shape[-2:]
+        )
         place = coords + 0.5
         low = (labels == 2).float()
         high = (labels == 3).float()
@@ -225,7 +237,7 @@ class PromptEncoder(nn.Module):
         ]
         for label in (1, 0):
             chosen = (labels == label).float().unsqueeze(-1)
-            for sigma in (self.size / 64, self.size / 12):
+            for sigma in (size / 64, size / 12):
                 near_x = torch.exp(-((centres_x - place[..., :1]) / sigma) ** 2 * 0.5) * chosen
                 near_y = torch.exp(-((centres_y - place[..., 1:]) / sigma) ** 2 * 0.5)
                 heat = near_y.transpose(1, 2) @ near_x
@@ -318,6 +330,12 @@ class TwoWayBlock(nn.Module):
         if self.from_tokens is not None and self.image_norm is not None:
             image = self.image_norm(image + self.from_tokens(keyed, tokens + place, tokens, bias))
         return tokens, image
+
+
+def longer_side(x: Tensor) -> int:
+    """Of the last two axes; a tensor while exporting, where Python's ``max`` would make a constant of it."""
+    rows, columns = x.shape[-2:]
+    return torch.maximum(rows, columns) if torch.onnx.is_in_onnx_export() else max(rows, columns)
 
 
 def repeat_images(x: Tensor, each: int) -> Tensor:
@@ -449,7 +467,7 @@ class MaskDecoder(nn.Module):
             folded = folded.transpose(1, 2).reshape(-1, 4 * NUM_MASKS, high, wide)
         low_res = unfold_pixels(folded, NUM_MASKS)
         guess = self.iou(state[:, 0])
-        evidence = torch.cat([guess, *mask_statistics(folded[:, ::4].detach(), (self.cfg.size // 4) ** 2), state[:, 0]], 1)
+        evidence = torch.cat([guess, *mask_statistics(folded[:, ::4].detach(), (2 * longer_side(shared[1])) ** 2), state[:, 0]], 1)
         return low_res, guess + self.quality(evidence)
 
 
@@ -462,14 +480,10 @@ class Segmenter(nn.Module):
         self.image_encoder = ImageEncoder(self.cfg)
         self.prompt_encoder = PromptEncoder(self.cfg)
         self.mask_decoder = MaskDecoder(self.cfg)
-        positions = self.prompt_encoder.image_positions(self.cfg.size // 16)
-        self.register_buffer("image_place", positions, persistent=False)
 
     def resize(self, size: int) -> None:
         """Sets the input size. Weights do not depend on it, so one may train small and finish large."""
         self.cfg.size = size
-        self.prompt_encoder.size = size
-        self.image_place = self.prompt_encoder.image_positions(size // 16)
 
     def normalise(self, rgb: Tensor) -> Tensor:
         """RGB in 0..255 -> normalised pixels."""
@@ -488,20 +502,16 @@ class Segmenter(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """``each`` prompts per image, image by image (1 with a single image: any number). Prompts in pixels of the resized frame -> ``low_res f32[B, 4, H/2, W/2]``, ``iou f32[B, 4]``."""
         with torch.autocast(coords.device.type, enabled=False):
-            tokens, valid = self.prompt_encoder.sparse(coords.float(), labels.float())
-            maps = self.prompt_encoder.maps(coords.float(), labels.float(), embeddings.shape[-2:])
+            tokens, valid = self.prompt_encoder.sparse(coords.float(), labels.float(), 8 * longer_side(embeddings))
+            maps = self.prompt_encoder.maps(coords.float(), labels.float(), embeddings)
         alike, seen = self.mask_decoder.likeness(embeddings, maps)
         dense = self.prompt_encoder.dense(maps, mask_input, has_mask) + alike
         shared = self.mask_decoder.unfold(embeddings)
+        with torch.autocast(coords.device.type, enabled=False):
+            places = self.prompt_encoder.image_positions(shared[0])
         if each > 1:
             shared = tuple(repeat_images(m, each) for m in shared)
-        return self.mask_decoder(shared, tokens, valid, dense, self.places(*shared[0].shape[-2:]), seen)
-
-    def places(self, rows: int, columns: int) -> Tensor:
-        """Positions of the cells of a frame that is less than square, ``[1, rows * columns, C]``."""
-        cells = self.cfg.size // 16
-        square = self.image_place.reshape(cells, cells, -1)
-        return square[:rows, :columns].reshape(1, -1, square.shape[-1])
+        return self.mask_decoder(shared, tokens, valid, dense, places, seen)
 
 
 class ExportedDecoder(nn.Module):
@@ -521,12 +531,12 @@ class ExportedDecoder(nn.Module):
         orig_im_size: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         low_res, iou = self.model.decode(image_embeddings, point_coords, point_labels, mask_input, has_mask_input)
-        masks = upscale(low_res, orig_im_size, self.model.cfg.size)
+        masks = upscale(low_res, orig_im_size)
         return masks, iou, low_res
 
 
 @torch.jit.script
-def upscale(low_res: Tensor, orig_im_size: Tensor, size: int) -> Tensor:
+def upscale(low_res: Tensor, orig_im_size: Tensor) -> Tensor:
     """Logits at the original size: to the encoder's input, crop the letterbox's padding, to (H, W); bilinear, as SAM's graph does it.
 
     ONNX Runtime runs this even when ``masks`` is not fetched. An ``orig_im_size`` of (1, 1) therefore skips it (an ``If`` in the
@@ -535,7 +545,7 @@ def upscale(low_res: Tensor, orig_im_size: Tensor, size: int) -> Tensor:
     if bool((orig_im_size <= 1).all()):
         return low_res[..., :1, :1]
     masks = F.interpolate(low_res, scale_factor=2.0, mode="bilinear", align_corners=False)
-    scale = size / orig_im_size.max()
+    scale = max(masks.shape[2], masks.shape[3]) / orig_im_size.max()
     inner = torch.floor(scale * orig_im_size + 0.5).to(torch.int64)
     masks = masks[..., : int(inner[0]), : int(inner[1])]
     target = orig_im_size.to(torch.int64)
