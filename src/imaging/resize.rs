@@ -188,14 +188,14 @@ fn resize_along_x(
     // The kernel reads whole vectors. Behind a row lies the next one, behind the last one nothing.
     let row = |y: usize| pixels.get(y * row_bytes..)?.get(..columns.reach().max(row_bytes));
     if let [Some(a), Some(b), Some(c), Some(d)] = [row(y), row(y + 1), row(y + 2), row(y + 3)]
-        && let Ok(places) = ring.get_disjoint_mut([place(y), place(y + 1), place(y + 2), place(y + 3)])
+        && let Ok(mut places) = ring.get_disjoint_mut([place(y), place(y + 1), place(y + 2), place(y + 3)])
     {
-        columns.resize_rows([a, b, c, d], places);
+        columns.resize_rows([a, b, c, d], &mut places);
         return 1 + AHEAD;
     }
     let target = &mut ring[place(y)];
     if let Some(row) = row(y) {
-        columns.resize_rows([row], [target]);
+        columns.resize_rows([row], &mut [target]);
     } else {
         columns.resize_row_scalar(&pixels[y * row_bytes..][..row_bytes], target);
     }

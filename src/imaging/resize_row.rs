@@ -139,7 +139,7 @@ impl Columns {
     /// Resizes `R` rows of RGB pixels to three planes of [`Self::stride`] levels each. A source has at least its row's
     /// bytes and [`Self::reach`] bytes; what lies behind the row does not matter. Several rows at once are faster: the
     /// weights, which do not fit the first-level cache, are read once for all.
-    pub(super) fn resize_rows<const R: usize>(&self, sources: [&[u8]; R], planes: [&mut [u8]; R]) {
+    pub(super) fn resize_rows<const R: usize>(&self, sources: [&[u8]; R], planes: &mut [&mut [u8]; R]) {
         let whole = sources.iter().all(|source| source.len() >= self.reach)
             && planes.iter().all(|planes| planes.len() == 3 * self.stride());
         assert!(whole, "rows have their full length");
@@ -197,7 +197,7 @@ impl Columns {
         pairs: usize,
         packed: &[PackedPair],
         sources: [&[u8]; R],
-        planes: [&mut [u8]; R],
+        planes: &mut [&mut [u8]; R],
     ) {
         use std::arch::x86_64::*;
 
@@ -300,8 +300,8 @@ mod tests {
                 columns.resize_row_scalar(&source, &mut expected);
                 let mut others = vec![vec![0; 3 * columns.stride()]; 3];
                 let [one, two, three] = &mut others[..] else { unreachable!() };
-                columns.resize_rows([&source], [one]);
-                columns.resize_rows([&source, &source], [two, three]);
+                columns.resize_rows([&source], &mut [one]);
+                columns.resize_rows([&source, &source], &mut [two, three]);
                 for found in &others {
                     for channel in 0..3 {
                         let plane = channel * columns.stride()..channel * columns.stride() + output as usize;

@@ -82,7 +82,7 @@ impl Quads {
         &self,
         offsets: &[usize],
         sources: [&[u8]; R],
-        planes: [&mut [u8]; R],
+        planes: &mut [&mut [u8]; R],
     ) {
         // SAFETY: as the caller promises; the number of quads is that of the type.
         unsafe {
@@ -100,7 +100,7 @@ impl Quads {
         &self,
         offsets: &[usize],
         sources: [&[u8]; R],
-        planes: [&mut [u8]; R],
+        planes: &mut [&mut [u8]; R],
     ) {
         let quads = if QUADS == 0 { self.quads } else { QUADS };
         let stride = offsets.len();
