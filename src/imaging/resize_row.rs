@@ -103,10 +103,12 @@ impl Columns {
 
     /// For a kernel that is available.
     fn for_kernel(axis: &Axis, kernel: Kernel) -> Self {
-        let (width, taps) = (axis.first.len(), axis.taps);
-        let padded = width.next_multiple_of(LANES);
+        let padded = axis.first.len().next_multiple_of(LANES);
         let last = axis.first.last().copied().unwrap_or(0);
         let offsets: Vec<usize> = (0..padded).map(|x| axis.first.get(x).copied().unwrap_or(last) * 3).collect();
+        #[cfg(target_arch = "x86_64")]
+        let (width, taps) = (axis.first.len(), axis.taps);
+        #[cfg(target_arch = "x86_64")]
         let weight = |x: usize, tap: usize| if x < width && tap < taps { axis.weights[x * taps + tap] } else { 0 };
         let (layout, from_an_offset) = match kernel {
             Kernel::Scalar => (Layout::Scalar, 0),

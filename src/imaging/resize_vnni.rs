@@ -1,8 +1,8 @@
-//! The inner loops of [`super::resize`] for x86-64 processors with AVX-512 VNNI (of Intel since 2019, of AMD since 2022).
+//! The inner loops of [`super::resize`] for processors with AVX-512 VNNI: Intel's for servers since 2019, AMD's since 2022.
 //!
 //! `vpdpbusd` multiplies four levels by four signed 8-bit weights and adds the products to a 32-bit sum, all of it exactly.
 //! A weight of 22 fractional bits is three digits to base 256, each from −128 to 127, so that three such instructions do
-//! for four taps what takes ten with `pmaddwd`.
+//! for four taps what takes eight with `pmaddwd` and `paddd`.
 
 use std::arch::x86_64::*;
 

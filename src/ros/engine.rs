@@ -177,8 +177,8 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Takes class lists by `~/set_vocabulary` from now on. Whoever gets an answer there counts on it that what was set by
-    /// parameter before is in force already, and not about to replace the list.
+    /// Takes class lists by `~/set_vocabulary` from now on. To be called when parameters that were set meanwhile are in
+    /// force, or an older list of theirs would replace one that was taken here.
     ///
     /// # Errors
     /// [`NodeError`] when they cannot be offered.

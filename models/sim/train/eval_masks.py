@@ -40,9 +40,8 @@ class Bundle:
         self.decoder = ort.InferenceSession(str(folder / "mask_decoder.onnx"), options, providers=providers)
         height = self.encoder.get_inputs()[0].shape[2]
         manifest = tomllib.loads((folder / "bundle.toml").read_text())["preprocessing"]
-        self.open = not isinstance(height, int)
-        self.size = manifest["longest"] if self.open else height
-        self.multiple = manifest["multiple"] if self.open else height
+        self.size = height if isinstance(height, int) else manifest["longest"]
+        self.multiple = manifest.get("multiple", self.size)
 
     def embed(self, rgb: np.ndarray) -> np.ndarray:
         """``u8[H, W, 3]`` -> embeddings; sets the scale used by ``ask``."""
