@@ -30,13 +30,13 @@ pub struct Execution {
 }
 
 impl Default for Execution {
-    /// For a processor: the detector and the image encoder share the cores, then the mask decoder has them all.
+    /// For a processor: the detector and the image encoder share the cores, then the mask decoder has them all. Of two
+    /// cores both have both: whichever is done first leaves its core to the other.
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
-            // Two of two: the encoder is done before the detector and leaves its core to it.
             detector_threads: cores.div_ceil(2).max(cores.min(2)),
-            encoder_threads: (cores / 2).max(1),
+            encoder_threads: (cores / 2).max(cores.min(2)),
             decoder_threads: cores,
             resolve_threads: cores.min(4),
             provider: Provider::Cpu,

@@ -125,7 +125,7 @@ pub const TABLE: &[Parameter] = &[
         "threads.image_encoder",
         Default::Integer(0),
         THREADS,
-        "Threads of the image encoder, which runs beside the detector. 0: the other half of the cores.",
+        "Threads of the image encoder, which runs beside the detector. 0: the other half, but two where there are two or three.",
     ),
     parameter("threads.mask_decoder", Default::Integer(0), THREADS, "Threads of the mask decoder. 0: all cores."),
     parameter(
