@@ -177,7 +177,7 @@ def test_a_file_that_does_not_agree_never_reaches_the_bundle(script, monkeypatch
 
     monkeypatch.setattr(detector, "load_weights", lambda path: None)
     monkeypatch.setattr(detector, "export", write("detector.onnx"))
-    monkeypatch.setattr(segmenter, "load", lambda *_: None)
+    monkeypatch.setattr(segmenter, "load", lambda *_: segmenter.Segmenter(segmenter.SegmenterConfig(size=64)))
     monkeypatch.setattr(segmenter, "export", write("image_encoder.onnx", "mask_decoder.onnx"))
     files = {"detector.onnx", "image_encoder.onnx", "mask_decoder.onnx"}
     manifest = 'detector = { path = "detector.onnx", sha256 = "old" }\n'
