@@ -97,9 +97,9 @@ impl MaskUpscaler {
         Self::default()
     }
 
-    /// Turns the `logits` of one mask, rows and columns of `size`, into `out`, a mask over the whole image of `placement` (whose
-    /// `input` the logits cover). Pixels outside `region` stay unset; `None` is the whole image. The time taken falls
-    /// with the size of the object.
+    /// Turns the `logits` of one mask, rows and columns of `size`, into `out`, a mask over the whole image of `placement`
+    /// (whose `input` the logits cover). Pixels outside `region` stay unset; `None` is the whole image. The time taken
+    /// falls with the size of the object.
     ///
     /// # Errors
     /// [`MaskError`], where the number of logits is wrong or a size is empty.

@@ -235,11 +235,8 @@ impl MaskDecoder for SamMaskDecoder {
         out: &mut LowResMasks,
     ) -> Result<(), InferenceError> {
         let (shape, values) = embedding.batch.as_f32()?;
-        let mut axis = 0;
-        let [channels, rows, columns] = self.embedding.map(|taken| {
-            axis += 1;
-            taken.unwrap_or_else(|| contract::size(shape, axis))
-        });
+        let [channels, rows, columns] =
+            [0, 1, 2].map(|at| self.embedding[at].unwrap_or_else(|| contract::size(shape, at + 1)));
         contract::shape(
             self.model.name(),
             "image_embeddings",

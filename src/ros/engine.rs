@@ -100,7 +100,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Puts everything but the images' and the class lists' subscriptions on the graph.
+    /// Puts everything but the image subscription and `~/set_vocabulary` on the graph.
     ///
     /// # Errors
     /// [`NodeError`]; nothing is left running then.

@@ -42,7 +42,8 @@ def load(checkpoint: Path | None, size: int | None = None) -> Segmenter:
         stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
         model = Segmenter(SegmenterConfig(**stored["config"]))
         model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in stored["model"].items()})
-    model.resize(size or model.cfg.size)
+    if size:
+        model.resize(size)
     model.eval()
     for block in model.modules():
         if isinstance(block, ConvNorm):

@@ -221,7 +221,6 @@ def segmenter(bundle: Path, frames: Path) -> dict:
     pairs = folded(net, ConvNorm)
     complain(net, found)
 
-    net.resize(192)
     shards = Frames([frames], torch.device("cpu"), 768)
     while shards.count < 512:  # they are loaded by a thread
         time.sleep(0.2)
@@ -241,7 +240,6 @@ def segmenter(bundle: Path, frames: Path) -> dict:
 
     unfold(net, pairs, lambda: [step(batch) for batch in batches], probe)
     shards.close()
-    net.resize(side)
     agree(verify(net, bundle), tolerance)
     return {"config": config.as_dict(), "model": {name: value.clone() for name, value in net.state_dict().items()}, "step": 0}
 
