@@ -1,4 +1,4 @@
-//! Pictures to tensors and mask logits to run lengths, on one thread. `benches/compare.py` sets these beside Hugging
+//! Pictures to tensors on all cores, and mask logits to run lengths on one. `benches/compare.py` sets these beside Hugging
 //! Face's processors and pycocotools, with the same sizes and the same object.
 
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
@@ -62,15 +62,20 @@ fn scene(criterion: &mut Criterion) {
 }
 
 fn preprocess(criterion: &mut Criterion) {
+    let cores = std::thread::available_parallelism().unwrap().get();
     for (name, resize) in RULES {
         for size in SIZES {
             let image = picture(size);
             let input = resize.placement(size).input;
             let mut tensor = vec![0.0; 3 * input.area()];
-            let mut preprocessor =
-                Preprocessor::new(Preprocess { resize, filter: ResizeFilter::Bilinear, mean: MEAN, std: STD });
+            let config = Preprocess { resize, filter: ResizeFilter::Bilinear, mean: MEAN, std: STD };
+            let mut preprocessor = Preprocessor::new(config).with_threads(cores).unwrap();
+            // As in a stream of images of one size.
+            let mut before = None;
             criterion.bench_function(&format!("preprocess/{name}/{size}"), |b| {
-                b.iter(|| preprocessor.run(black_box(&image), &mut tensor).unwrap());
+                b.iter(|| {
+                    before = Some(preprocessor.run_in(black_box(&image), input, &mut tensor, before).unwrap());
+                });
             });
         }
     }

@@ -113,6 +113,38 @@ fn images_of_changing_size_are_resized_as_if_each_were_the_first() {
     }
 }
 
+/// As in a stream of images of one size, where the padding is left as it is; and when the size changes.
+#[test]
+fn neither_threads_nor_padding_that_is_left_alone_change_a_value() {
+    let rules = [
+        ResizeRule::Letterbox { size: ImageSize::new(240, 200) },
+        ResizeRule::LongestSide { side: 256, multiple: 16 },
+        ResizeRule::ShortestEdge { shortest: 131, longest: 300 },
+    ];
+    for resize in rules {
+        let config = Preprocess { resize, filter: ResizeFilter::Bilinear, mean: [0.4; 3], std: [0.2, 0.3, 0.4] };
+        let mut alone = Preprocessor::new(config);
+        for threads in [0, 1, 2, 3, 64] {
+            let mut shared = Preprocessor::new(config).with_threads(threads).unwrap();
+            let mut out = Vec::new();
+            let mut before = None;
+            for (index, (width, height)) in
+                [(320, 180), (320, 180), (90, 301), (301, 90), (320, 180)].iter().enumerate()
+            {
+                let size = ImageSize::new(*width, *height);
+                let data = (0..size.area() * 3).map(|at| (at * 31 % 253 + index) as u8).collect();
+                let image = RgbImage { size, data };
+                let input = resize.placement(size).input;
+                let mut expected = vec![f32::NAN; 3 * input.area()];
+                alone.run(&image, &mut expected).unwrap();
+                out.resize(expected.len(), f32::NAN);
+                before = Some(shared.run_in(&image, input, &mut out, before).unwrap());
+                assert_eq!(out, expected, "{size}, {threads} threads");
+            }
+        }
+    }
+}
+
 #[test]
 fn buffers_of_the_wrong_length_are_errors() {
     let resize = ResizeRule::Exact { size: ImageSize::new(4, 4) };
@@ -138,7 +170,7 @@ fn an_input_larger_than_the_rules_is_padded_and_a_smaller_one_refused() {
     let mut out = vec![-1.0; 3 * input.area()];
     // 6x4, 4x4 and 6x2 after resizing.
     for (width, height, valid) in [(3, 2, (6, 4)), (2, 2, (4, 4)), (6, 2, (6, 2))] {
-        let placement = preprocessor.run_in(&picture(width, height), input, &mut out).unwrap();
+        let placement = preprocessor.run_in(&picture(width, height), input, &mut out, None).unwrap();
         assert_eq!(placement.resized, ImageSize::new(valid.0, valid.1));
         assert_eq!((placement.image, placement.input), (ImageSize::new(width, height), input));
         let mut mask = vec![7; input.area()];
@@ -155,6 +187,6 @@ fn an_input_larger_than_the_rules_is_padded_and_a_smaller_one_refused() {
         }
     }
     // As many pixels as the input, but upright.
-    let error = preprocessor.run_in(&picture(2, 3), input, &mut out).unwrap_err().to_string();
+    let error = preprocessor.run_in(&picture(2, 3), input, &mut out, None).unwrap_err().to_string();
     assert!(error.contains("at most 6x4") && error.contains("one of 2x3, which becomes 4x6"), "{error}");
 }

@@ -218,6 +218,14 @@ impl Preprocessor {
         Self { config, affine, resizer: Resizer::new(config.filter) }
     }
 
+    /// Shares every image among `threads`, the caller's included; what they make does not depend on their number.
+    ///
+    /// # Errors
+    /// When a thread cannot start.
+    pub fn with_threads(self, threads: usize) -> Result<Self, rayon::ThreadPoolBuildError> {
+        Ok(Self { resizer: self.resizer.with_threads(threads)?, ..self })
+    }
+
     /// What it was made with.
     #[must_use]
     pub const fn config(&self) -> &Preprocess {
@@ -231,11 +239,12 @@ impl Preprocessor {
     /// # Errors
     /// [`PreprocessError`], where a size is empty or a buffer has another length.
     pub fn run(&mut self, image: &RgbImage, out: &mut [f32]) -> Result<Placement, PreprocessError> {
-        self.run_in(image, self.config.resize.placement(image.size).input, out)
+        self.run_in(image, self.config.resize.placement(image.size).input, out, None)
     }
 
     /// As [`Self::run`], with an input of another size than the rule's: for files that only take one, and for images
-    /// of different shapes that are to be run together.
+    /// of different shapes that are to be run together. Where the image lies as it does in `before`, the result that is
+    /// still in `out`, the padding is left alone.
     ///
     /// # Errors
     /// As [`Self::run`], and where the resized image does not fit into `input`.
@@ -244,9 +253,10 @@ impl Preprocessor {
         image: &RgbImage,
         input: ImageSize,
         out: &mut [f32],
+        before: Option<Placement>,
     ) -> Result<Placement, PreprocessError> {
         let placement = Placement { input, ..self.config.resize.placement(image.size) };
-        let Placement { resized, .. } = placement;
+        let resized = placement.resized;
         if image.size.area() == 0 || resized.area() == 0 {
             return Err(PreprocessError::Empty { image: image.size, input });
         }
@@ -264,7 +274,7 @@ impl Preprocessor {
         self.resizer.prepare(image.size, resized);
         let (stride, plane) = (input.width as usize, input.area());
         self.resizer.run(&image.data, &self.affine, out, stride, plane);
-        if resized != input {
+        if resized != input && before != Some(placement) {
             for plane in out.chunks_exact_mut(plane) {
                 let (valid, below) = plane.split_at_mut(resized.height as usize * stride);
                 below.fill(0.0);

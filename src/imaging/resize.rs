@@ -8,6 +8,10 @@
 //! more than the width, as that of an upright picture made square; torchvision does not. The result differs there, by one
 //! level with the triangle, by a few with the cubic, whose overshoot is cut off in between.)
 
+use std::ops::Range;
+
+use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+
 use super::{resize_blend::Blending, resize_row::Columns};
 use crate::types::ImageSize;
 
@@ -114,9 +118,19 @@ struct Prepared {
     to: ImageSize,
     columns: Columns,
     rows: Axis,
+}
+
+/// What each of the threads that share an image needs to itself.
+#[derive(Debug, Default)]
+struct Scratch {
     /// The last rows that were resized along x, as three planes each: row `y` is at slot `y % (rows.taps + AHEAD)`.
     ring: Vec<u8>,
+    /// Sums of one row, where they do not fit registers.
+    sums: Vec<i32>,
 }
+
+/// Fewest rows of the result that another thread is woken for.
+const FEWEST_ROWS: usize = 32;
 
 /// Resizes RGB images from one size to another. Holds weights and a few rows.
 #[derive(Debug, Default)]
@@ -124,13 +138,39 @@ pub(super) struct Resizer {
     filter: ResizeFilter,
     /// The last one is in use.
     prepared: Vec<Prepared>,
-    /// Sums of one row, where they do not fit registers.
-    sums: Vec<i32>,
+    /// The caller's, then one for each thread of the pool.
+    scratch: Vec<Scratch>,
+    /// Threads beside the caller's.
+    pool: Option<ThreadPool>,
+}
+
+/// Three planes of values to write to, or as many whole rows of each.
+struct Planes<'o> {
+    channels: [&'o mut [f32]; 3],
+    row_stride: usize,
+}
+
+impl<'o> Planes<'o> {
+    /// The first `rows`, and the others.
+    fn split_at(self, rows: usize) -> (Self, Self) {
+        let [red, green, blue] = self.channels.map(|channel| channel.split_at_mut(rows * self.row_stride));
+        let part = |channels| Self { channels, row_stride: self.row_stride };
+        (part([red.0, green.0, blue.0]), part([red.1, green.1, blue.1]))
+    }
 }
 
 impl Resizer {
     pub(super) fn new(filter: ResizeFilter) -> Self {
-        Self { filter, ..Self::default() }
+        Self { filter, scratch: vec![Scratch::default()], ..Self::default() }
+    }
+
+    /// Shares every image among `threads`, the caller's included.
+    pub(super) fn with_threads(mut self, threads: usize) -> Result<Self, ThreadPoolBuildError> {
+        let others = threads.saturating_sub(1);
+        let pool = ThreadPoolBuilder::new().num_threads(others).thread_name(|index| format!("resize-{index}"));
+        self.pool = if others == 0 { None } else { Some(pool.build()?) };
+        self.scratch.resize_with(others + 1, Scratch::default);
+        Ok(self)
     }
 
     /// Weights for `from` → `to`; does nothing where they are at hand. Neither size may be empty.
@@ -141,31 +181,68 @@ impl Resizer {
         }
         let columns = Columns::new(&Axis::new(self.filter, from.width, to.width));
         let rows = Axis::new(self.filter, from.height, to.height);
-        let ring = vec![0; (rows.taps + AHEAD) * 3 * columns.stride()];
         if self.prepared.len() == KEPT {
             self.prepared.remove(0);
         }
-        self.prepared.push(Prepared { from, to, columns, rows, ring });
+        self.prepared.push(Prepared { from, to, columns, rows });
     }
 
     /// Resizes `pixels` (RGB, of the prepared size), applies `affine` to the levels and writes the three planes to `out`:
     /// each `plane` values long, their rows `row_stride` apart.
     pub(super) fn run(&mut self, pixels: &[u8], affine: &Affine, out: &mut [f32], row_stride: usize, plane: usize) {
-        let Self { filter, prepared, sums } = self;
-        let Some(Prepared { from, to, columns, rows, ring }) = prepared.last_mut() else { return };
-        let (width, row_bytes) = (to.width as usize, from.width as usize * 3);
-        let (stride, taps) = (columns.stride(), rows.taps);
+        let Self { filter, prepared, scratch, pool } = self;
+        let filter = *filter;
+        let Some(prepared) = prepared.last() else { return };
+        let (red, others) = out.split_at_mut(plane);
+        let (green, blue) = others.split_at_mut(plane);
+        let mut planes = Planes { channels: [red, green, blue], row_stride };
+        let height = prepared.to.height as usize;
+        let parts = (height / FEWEST_ROWS).clamp(1, scratch.len());
+        let (Some(pool), Some((own, scratch)), 2..) = (pool, scratch.split_first_mut(), parts) else {
+            if let Some(scratch) = scratch.first_mut() {
+                prepared.resize(filter, 0..height, pixels, affine, scratch, planes);
+            }
+            return;
+        };
+        pool.in_place_scope(|scope| {
+            let edge = |part: usize| height * part / parts;
+            for (part, scratch) in (1..parts).zip(scratch) {
+                let rows = edge(part - 1)..edge(part);
+                let (these, rest) = planes.split_at(rows.len());
+                planes = rest;
+                scope.spawn(move |_| prepared.resize(filter, rows, pixels, affine, scratch, these));
+            }
+            prepared.resize(filter, edge(parts - 1)..height, pixels, affine, own, planes);
+        });
+    }
+}
+
+impl Prepared {
+    /// Makes `rows` of the result, the first of which is the first of `out`.
+    fn resize(
+        &self,
+        filter: ResizeFilter,
+        rows: Range<usize>,
+        pixels: &[u8],
+        affine: &Affine,
+        Scratch { ring, sums }: &mut Scratch,
+        mut out: Planes<'_>,
+    ) {
+        let (width, row_bytes) = (self.to.width as usize, self.from.width as usize * 3);
+        let (stride, taps) = (self.columns.stride(), self.rows.taps);
         let slots = taps + AHEAD;
+        ring.resize(ring.len().max(slots * 3 * stride), 0);
         let mut done = 0;
-        for (y, (&first, weights)) in rows.first.iter().zip(rows.weights.chunks_exact(taps)).enumerate() {
-            let needed = (first + taps).min(rows.input);
+        let filters = self.rows.first.iter().zip(self.rows.weights.chunks_exact(taps));
+        for (at, (&first, weights)) in filters.skip(rows.start).take(rows.len()).enumerate() {
+            let needed = (first + taps).min(self.rows.input);
             done = done.max(first);
             while done < needed {
-                done += resize_along_x(columns, pixels, row_bytes, done, ring, slots);
+                done += resize_along_x(&self.columns, pixels, row_bytes, done, ring, slots);
             }
-            let blending = Blending::new(*filter, weights);
-            for channel in 0..3 {
-                let target = &mut out[channel * plane + y * row_stride..][..width];
+            let blending = Blending::new(filter, weights);
+            for (channel, plane) in out.channels.iter_mut().enumerate() {
+                let target = &mut plane[at * out.row_stride..][..width];
                 let row = |tap: usize| &ring[((first + tap) % slots * 3 + channel) * stride..][..width];
                 blending.blend(row, affine.scale[channel], affine.offset[channel], sums, target);
             }

@@ -12,7 +12,7 @@ use super::{
     Bundle, BundleKind, Detector, EncodedText, InferenceError, RawDetections, contract,
     contract::Dim,
     declared,
-    image_input::input_size,
+    image_input::{self, input_size},
     manifest::LOGIT_COLUMNS,
     ort::{Element, Input, Model, ModelOptions},
 };
@@ -116,7 +116,7 @@ impl GroundingDino {
             let expected = format!("a side of at least {shortest} (shortest_edge of the manifest's preprocessing)");
             return Err(contract::error(&model, "input size", &expected, &input.to_string()));
         }
-        let preprocessor = Preprocessor::new(bundle.preprocess(rule));
+        let preprocessor = image_input::preprocessor(bundle.preprocess(rule), options)?;
         Ok(Self {
             preprocessor,
             input,
@@ -179,7 +179,7 @@ impl Detector for GroundingDino {
         for ((image, pixels), (mask, masked)) in images.iter().zip(pixels).zip(masks) {
             let placement = self
                 .preprocessor
-                .run_in(image, self.input, pixels)
+                .run_in(image, self.input, pixels, *masked)
                 .map_err(|reason| InferenceError::Preprocess(format!("{}: {reason}", self.model.name())))?;
             if *masked != Some(placement) {
                 placement.fill_pixel_mask(mask);

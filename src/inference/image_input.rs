@@ -2,10 +2,10 @@
 
 use super::{
     Bundle, InferenceError, contract,
-    ort::{Element, Input, Model, TensorSpec},
+    ort::{Element, Input, Model, ModelOptions, TensorSpec},
 };
 use crate::{
-    imaging::{Preprocessor, ResizeRule},
+    imaging::{Preprocess, Preprocessor, ResizeRule},
     types::{ImageSize, RgbImage},
 };
 
@@ -50,6 +50,17 @@ pub(super) fn input_size(
     let expected = format!("{asked} (the manifest's preprocessing)");
     let found = declared.map_or_else(|| spec.described.clone(), |size| size.to_string());
     Err(contract::error(model, "input size", &expected, &found))
+}
+
+/// Preprocessing on as many threads as the model has.
+///
+/// # Errors
+/// When a thread cannot start.
+pub(super) fn preprocessor(config: Preprocess, options: &ModelOptions) -> Result<Preprocessor, InferenceError> {
+    let threads = options.intra_threads;
+    Preprocessor::new(config)
+        .with_threads(threads)
+        .map_err(|error| InferenceError::Preprocess(format!("{threads} threads: {error}")))
 }
 
 /// Order of a tensor's axes.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use super::{
     Bundle, BundleKind, ImageEmbedding, ImageEncoder, InferenceError, LowResMasks, MaskDecoder, PromptBatch, contract,
     contract::Dim,
-    image_input::input_size,
+    image_input::{self, input_size},
     ort::{Element, Input, Model, ModelOptions, TensorSpec},
 };
 use crate::{
@@ -62,7 +62,7 @@ impl SamImageEncoder {
             contract::output(&model, "image_embeddings", Element::F32, &[Dim::Batch, Dim::Any, Dim::Any, Dim::Any])?;
         let rule = ResizeRule::LongestSide { side: size.width, multiple: size.width };
         Ok(Self {
-            preprocessor: Preprocessor::new(bundle.preprocess(rule)),
+            preprocessor: image_input::preprocessor(bundle.preprocess(rule), options)?,
             input: pixels.name.clone(),
             embeddings: embeddings.clone(),
             pixels: Vec::new(),
@@ -84,7 +84,7 @@ impl ImageEncoder for SamImageEncoder {
     }
 
     fn prepare(&mut self, images: &[&RgbImage]) -> Result<(), InferenceError> {
-        self.placements.clear();
+        let before = std::mem::take(&mut self.placements);
         let rule = self.preprocessor.config().resize;
         let inputs = images.iter().map(|image| rule.placement(image.size).input);
         self.size = inputs.fold(ImageSize::default(), |all, one| {
@@ -92,8 +92,8 @@ impl ImageEncoder for SamImageEncoder {
         });
         let length = 3 * self.size.area();
         self.pixels.resize(self.pixels.len().max(images.len() * length), 0.0);
-        for (image, pixels) in images.iter().zip(self.pixels.chunks_exact_mut(length.max(1))) {
-            match self.preprocessor.run_in(image, self.size, pixels) {
+        for (at, (image, pixels)) in images.iter().zip(self.pixels.chunks_exact_mut(length.max(1))).enumerate() {
+            match self.preprocessor.run_in(image, self.size, pixels, before.get(at).copied()) {
                 Ok(placement) => self.placements.push(placement),
                 Err(error) => {
                     self.placements.clear();
