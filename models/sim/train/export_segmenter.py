@@ -209,11 +209,12 @@ def verify(model: Segmenter, out: Path) -> dict[str, float]:
     with torch.no_grad():
         upright = (cfg.size, MULTIPLE * (cfg.size * 127 // 333 // MULTIPLE + 1))
         flat = (3 * cfg.size // 4, cfg.size)
-        small = (cfg.size // 2, cfg.size // 2)
+        small, strip = (cfg.size // 2, cfg.size // 2), (MULTIPLE, cfg.size)
         for batch, shape, prompts, points, orig in (
             (2, flat, 1, 2, (480, 640)),
             (1, upright, 3, 7, (333, 127)),
             (1, small, 2, 3, (600, 600)),
+            (1, strip, 2, 4, (20, 700)),
             (1, (cfg.size, cfg.size), 8, 22, (375, 500)),
         ):
             pixels = torch.randn(batch, 3, *shape)

@@ -95,9 +95,9 @@ def fill(net: nn.Module, weights: Weights, prefix: str, path_of=module_path) -> 
             put(f"{path}.weight", module.weight, constants[0])
             put(f"{path}.bias", module.bias, constants[1])
         elif node.op_type == "Mul" and isinstance(module, nn.LayerNorm):
-            put(f"{path}.weight", module.weight, constants[0])
-        elif node.op_type == "Add" and isinstance(module, nn.Linear | nn.LayerNorm) and constants[0].shape == module.bias.shape:
-            put(f"{path}.bias", module.bias, constants[0])
+            put(f"{path}.weight", module.weight, constants[0].flatten())
+        elif node.op_type == "Add" and isinstance(module, nn.Linear | nn.LayerNorm) and constants[0].numel() == module.bias.numel():
+            put(f"{path}.bias", module.bias, constants[0].flatten())
     own = dict(net.named_parameters()) | dict(net.named_buffers())
     for name in weights.values:
         key = name.removeprefix(prefix)

@@ -98,14 +98,21 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = No
 
 
 class GlobalBlock(nn.Module):
-    """Convolutional position, self-attention over the whole frame, and an MLP with a depthwise convolution inside."""
+    """Convolutional position, self-attention over the whole frame, and an MLP with a depthwise convolution inside.
+
+    Keys and values are of means over four by four places (as in Pyramid Vision Transformer v2), which takes a third of the encoder's
+    time off and is not seen in the masks.
+    """
+
+    POOLED = 4
 
     def __init__(self, channels: int, heads: int, hidden: int):
         super().__init__()
         self.heads = heads
         self.position = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
         self.norm = nn.LayerNorm(channels)
-        self.qkv = nn.Linear(channels, 3 * channels)
+        self.q = nn.Linear(channels, channels)
+        self.kv = nn.Linear(channels, 2 * channels)
         self.out = nn.Linear(channels, channels)
         self.expand = ConvNorm(channels, hidden, 1)
         self.local = ConvNorm(hidden, hidden, 3, groups=hidden)
@@ -115,8 +122,9 @@ class GlobalBlock(nn.Module):
         x = x + self.position(x)
         b, c, h, w = x.shape
         tokens = self.norm(x.flatten(2).transpose(1, 2))
-        q, k, v = self.qkv(tokens).chunk(3, -1)
-        mixed = self.out(attend(q, k, v, self.heads))
+        places = F.avg_pool2d(tokens.transpose(1, 2).reshape(-1, c, h, w), self.POOLED, ceil_mode=True).flatten(2).transpose(1, 2)
+        k, v = self.kv(places).chunk(2, -1)
+        mixed = self.out(attend(self.q(tokens), k, v, self.heads))
         x = x + mixed.transpose(1, 2).reshape(-1, c, h, w)
         return x + self.reduce(self.local(self.expand(x)))
 
@@ -182,20 +190,20 @@ class PromptEncoder(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], -1)
 
     def image_positions(self, image: Tensor) -> Tensor:
-        """``fourier`` of the centres of the cells of ``image [..., rows, columns]``, ``[1, rows * columns, C]``.
+        """``fourier`` of the centres of the cells of ``image [..., rows, columns]``, ``[1, C, rows, columns]``.
 
         By the angle-sum formulas, from the sines and cosines of rows and columns alone: it is part of every run."""
         longest = longer_side(image)
 
         def waves(count: int, frequencies: Tensor) -> tuple[Tensor, Tensor]:
             unit = (torch.arange(count, device=image.device, dtype=torch.float32) + 0.5) / longest
-            angle = (2.0 * unit - 1.0).unsqueeze(-1) * (frequencies * math.pi)
+            angle = (2.0 * unit - 1.0) * (frequencies * math.pi).unsqueeze(-1)
             return angle.sin(), angle.cos()
 
-        sin_y, cos_y = (wave.unsqueeze(1) for wave in waves(image.shape[-2], self.frequencies[1]))
-        sin_x, cos_x = (wave.unsqueeze(0) for wave in waves(image.shape[-1], self.frequencies[0]))
-        features = torch.cat([sin_y * cos_x + cos_y * sin_x, cos_y * cos_x - sin_y * sin_x], -1)
-        return features.flatten(0, 1).unsqueeze(0)
+        sin_y, cos_y = (wave.unsqueeze(2) for wave in waves(image.shape[-2], self.frequencies[1]))
+        sin_x, cos_x = (wave.unsqueeze(1) for wave in waves(image.shape[-1], self.frequencies[0]))
+        features = torch.cat([sin_y * cos_x + cos_y * sin_x, cos_y * cos_x - sin_y * sin_x])
+        return as_convolved(features.unsqueeze(0))
 
     def sparse(self, coords: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
         """Tokens ``[B, N, C]`` and 0/1 validity ``[B, N]`` of the prompts in a frame whose longer side is ``size``; a padding
@@ -244,11 +252,11 @@ class PromptEncoder(nn.Module):
                 drawn.append(heat / (heat + 0.5))
         return torch.stack(drawn, 1)
 
-    def dense(self, maps: Tensor, mask_input: Tensor, has_mask: Tensor) -> Tensor:
-        """Dense prompt ``[B, 32, rows, columns]``: the drawn prompts plus the earlier mask where there is one."""
+    def dense(self, maps: Tensor, alike: Tensor, mask_input: Tensor, has_mask: Tensor) -> Tensor:
+        """Dense prompt ``[B, 32, rows, columns]``: the drawn prompts, what looks like them, and the earlier mask where there is one."""
         flag = has_mask.reshape(-1, 1, 1, 1)
         earlier = self.mask_mix(F.relu(self.mask_in(torch.tanh(mask_input * 0.25))))
-        return self.mix(maps) + flag * earlier + (1.0 - flag) * self.no_mask
+        return self.mix(maps) + alike + as_convolved(flag * earlier + (1.0 - flag) * self.no_mask)
 
 
 class Likeness(nn.Module):
@@ -294,19 +302,77 @@ def unit(x: Tensor) -> Tensor:
     return x * torch.rsqrt((x * x).sum(-1, keepdim=True) + 1e-4)
 
 
-class Cross(nn.Module):
-    """Attention between two sets of features through a narrower inner width."""
+def of_places(channels: int, outputs: int) -> nn.Conv2d:
+    """A linear layer for the places of a map."""
+    return nn.Conv2d(channels, outputs, 1)
 
-    def __init__(self, channels: int, inner: int, heads: int):
+
+class PlacesNorm(nn.LayerNorm):
+    """Layer normalisation of the places of a map."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x - x.mean(1, keepdim=True)
+        x = x * torch.rsqrt((x * x).mean(1, keepdim=True) + self.eps)
+        return x * self.weight.reshape(1, -1, 1, 1) + self.bias.reshape(1, -1, 1, 1)
+
+
+class Cross(nn.Module):
+    """Attention through a narrower inner width, of ``tokens [b, t, c]`` and a map ``[b, c, rows, columns]``.
+
+    The map is never turned to have its channels last: what the convolutions put out is multiplied as it is."""
+
+    def __init__(self, channels: int, inner: int, heads: int, asks=nn.Linear, answers=nn.Linear):
         super().__init__()
         self.heads = heads
-        self.q = nn.Linear(channels, inner)
-        self.k = nn.Linear(channels, inner)
-        self.v = nn.Linear(channels, inner)
-        self.out = nn.Linear(inner, channels)
+        self.depth = inner // heads
+        self.q = asks(channels, inner)
+        self.k = answers(channels, inner)
+        self.v = answers(channels, inner)
+        self.out = asks(inner, channels)
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    def token_heads(self, x: Tensor) -> Tensor:
+        """``[b, t, inner]`` -> ``[b, heads, t, depth]``"""
+        return x.reshape(x.shape[0], -1, self.heads, self.depth).transpose(1, 2)
+
+    def place_heads(self, x: Tensor) -> Tensor:
+        """``[b, inner, rows, columns]`` -> ``[b, heads, depth, rows * columns]``"""
+        return x.reshape(x.shape[0], self.heads, self.depth, -1)
+
+
+class AmongTokens(Cross):
+    """Of tokens to tokens."""
+
+    def __init__(self, channels: int, inner: int, heads: int):
+        super().__init__(channels, inner, heads)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
         return self.out(attend(self.q(q), self.k(k), self.v(v), self.heads, bias))
+
+
+class TokensToPlaces(Cross):
+    """Of tokens to the image."""
+
+    def __init__(self, channels: int, inner: int, heads: int):
+        super().__init__(channels, inner, heads, answers=of_places)
+
+    def forward(self, tokens: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        scores = (self.token_heads(self.q(tokens)) * self.depth**-0.5) @ self.place_heads(self.k(k))
+        mixed = scores.softmax(-1) @ self.place_heads(self.v(v)).transpose(2, 3)
+        return self.out(mixed.transpose(1, 2).reshape(tokens.shape[0], -1, self.heads * self.depth))
+
+
+class PlacesToTokens(Cross):
+    """Of the image to tokens; ``bias [b, 1, 1, t]`` is added to the scores."""
+
+    def __init__(self, channels: int, inner: int, heads: int):
+        super().__init__(channels, inner, heads, asks=of_places)
+
+    def forward(self, places: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        scores = (self.token_heads(self.k(k)) * self.depth**-0.5) @ self.place_heads(self.q(places)) + bias.transpose(2, 3)
+        # A softmax over the tokens. ONNX Runtime has one for the last axis only and would turn these, the largest of all, twice.
+        weights = (scores - scores.amax(2, keepdim=True)).exp()
+        mixed = (self.token_heads(self.v(v)).transpose(2, 3) @ weights) / weights.sum(2, keepdim=True)
+        return self.out(mixed.reshape(-1, self.heads * self.depth, *places.shape[-2:]))
 
 
 class TwoWayBlock(nn.Module):
@@ -314,12 +380,12 @@ class TwoWayBlock(nn.Module):
 
     def __init__(self, channels: int, update_image: bool = True):
         super().__init__()
-        self.self_attention = Cross(channels, channels, 8)
-        self.to_image = Cross(channels, channels // 2, 4)
+        self.self_attention = AmongTokens(channels, channels, 8)
+        self.to_image = TokensToPlaces(channels, channels // 2, 4)
         self.mlp = nn.Sequential(nn.Linear(channels, 2 * channels), nn.ReLU(), nn.Linear(2 * channels, channels))
-        self.from_tokens = Cross(channels, channels // 2, 4) if update_image else None
+        self.from_tokens = PlacesToTokens(channels, channels // 2, 4) if update_image else None
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in range(3))
-        self.image_norm = nn.LayerNorm(channels) if update_image else None
+        self.image_norm = PlacesNorm(channels) if update_image else None
 
     def forward(self, tokens: Tensor, image: Tensor, place: Tensor, image_place: Tensor, bias: Tensor):
         asked = tokens + place
@@ -357,6 +423,12 @@ def unfold_pixels(x: Tensor, channels: int) -> Tensor:
         return F.pixel_shuffle(x, 2)
     places = torch.eye(4).reshape(4, 1, 2, 2).repeat(channels, 1, 1, 1)
     return F.conv_transpose2d(x, places, stride=2, groups=channels)
+
+
+def as_convolved(x: Tensor) -> Tensor:
+    """``x`` in the layout that ONNX Runtime's convolutions work in, while exporting. Sums with their outputs stay in that layout only
+    where both terms are in it, and a pooling of single pixels brings what is no convolution's output there."""
+    return F.max_pool2d(x, 1) if torch.onnx.is_in_onnx_export() else x
 
 
 def head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
@@ -419,7 +491,7 @@ class MaskDecoder(nn.Module):
         return (
             self.coarse(embeddings),
             self.shared_fine(embeddings),
-            unfold_pixels(self.shared_finer(embeddings), self.cfg.finer),
+            as_convolved(unfold_pixels(self.shared_finer(embeddings), self.cfg.finer)),
             unfold_pixels(self.shared_finest(embeddings), 4 * self.cfg.finest),
         )
 
@@ -433,8 +505,8 @@ class MaskDecoder(nn.Module):
         seen: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """``shared`` (of one image, or one row a prompt) -> ``low_res [B, 4, H/2, W/2]`` and ``iou [B, 4]``."""
-        c, (rows, columns) = self.cfg.embed, shared[0].shape[-2:]
-        image = (shared[0] + self.dense_coarse(dense)).flatten(2).transpose(1, 2)
+        rows, columns = shared[0].shape[-2:]
+        image = shared[0] + self.dense_coarse(dense)
         outputs = self.output_tokens + seen.to(self.output_tokens.dtype)
         place = torch.cat([outputs, tokens.to(outputs.dtype)], 1)
         live = torch.cat([torch.ones_like(outputs[:, :, 0], dtype=valid.dtype), valid], 1)
@@ -443,7 +515,6 @@ class MaskDecoder(nn.Module):
         for block in self.blocks:
             state, image = block(state, image, place, image_place, bias)
 
-        image = image.transpose(1, 2).reshape(-1, c, rows, columns)
         fine = double(self.to_fine(image)) + shared[1] + self.dense_fine(dense)
         fine = F.relu(fine)
         fine = F.relu(fine + self.fine(fine))
@@ -505,7 +576,7 @@ class Segmenter(nn.Module):
             tokens, valid = self.prompt_encoder.sparse(coords.float(), labels.float(), 8 * longer_side(embeddings))
             maps = self.prompt_encoder.maps(coords.float(), labels.float(), embeddings)
         alike, seen = self.mask_decoder.likeness(embeddings, maps)
-        dense = self.prompt_encoder.dense(maps, mask_input, has_mask) + alike
+        dense = self.prompt_encoder.dense(maps, alike, mask_input, has_mask)
         shared = self.mask_decoder.unfold(embeddings)
         with torch.autocast(coords.device.type, enabled=False):
             places = self.prompt_encoder.image_positions(shared[0])
