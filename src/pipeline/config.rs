@@ -31,11 +31,11 @@ pub struct Execution {
 
 impl Default for Execution {
     /// For a processor: the detector and the image encoder share the cores, then the mask decoder has them all. Of two
-    /// cores both have both: whichever is done first leaves its core to the other.
+    /// cores the encoder has both: it takes longer, and once the detector is done there is one for it to take.
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
-            detector_threads: cores.div_ceil(2).max(cores.min(2)),
+            detector_threads: cores.div_ceil(2),
             encoder_threads: (cores / 2).max(cores.min(2)),
             decoder_threads: cores,
             resolve_threads: cores.min(4),

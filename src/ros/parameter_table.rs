@@ -120,7 +120,7 @@ pub const TABLE: &[Parameter] = &[
         Range::Any,
         "Path of libonnxruntime. Empty: ORT_DYLIB_PATH, then .deps/onnxruntime, then the system's loader.",
     ),
-    parameter("threads.detector", Default::Integer(0), THREADS, "Threads of the detector. 0: half the cores, but two where there are two."),
+    parameter("threads.detector", Default::Integer(0), THREADS, "Threads of the detector. 0: half the cores, rounded up."),
     parameter(
         "threads.image_encoder",
         Default::Integer(0),

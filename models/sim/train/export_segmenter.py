@@ -208,8 +208,8 @@ def verify(model: Segmenter, out: Path) -> dict[str, float]:
     torch.manual_seed(1)
     with torch.no_grad():
         upright = (cfg.size, MULTIPLE * (cfg.size * 127 // 333 // MULTIPLE + 1))
-        flat = (3 * cfg.size // 4, cfg.size)
-        small, strip = (cfg.size // 2, cfg.size // 2), (MULTIPLE, cfg.size)
+        flat = (MULTIPLE * (cfg.size * 3 // 4 // MULTIPLE + 1), cfg.size)
+        small, strip = (cfg.size // 2 // MULTIPLE * MULTIPLE,) * 2, (MULTIPLE, cfg.size)
         for batch, shape, prompts, points, orig in (
             (2, flat, 1, 2, (480, 640)),
             (1, upright, 3, 7, (333, 127)),
