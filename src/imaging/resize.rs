@@ -193,20 +193,18 @@ impl Resizer {
         let Self { filter, prepared, scratch, pool } = self;
         let filter = *filter;
         let Some(prepared) = prepared.last() else { return };
-        let (red, others) = out.split_at_mut(plane);
-        let (green, blue) = others.split_at_mut(plane);
+        let (red, green_and_blue) = out.split_at_mut(plane);
+        let (green, blue) = green_and_blue.split_at_mut(plane);
         let mut planes = Planes { channels: [red, green, blue], row_stride };
         let height = prepared.to.height as usize;
-        let parts = (height / FEWEST_ROWS).clamp(1, scratch.len());
-        let (Some(pool), Some((own, scratch)), 2..) = (pool, scratch.split_first_mut(), parts) else {
-            if let Some(scratch) = scratch.first_mut() {
-                prepared.resize(filter, 0..height, pixels, affine, scratch, planes);
-            }
-            return;
+        let Some((own, others)) = scratch.split_first_mut() else { return };
+        let parts = (height / FEWEST_ROWS).clamp(1, others.len() + 1);
+        let Some(pool) = pool.as_ref().filter(|_| parts > 1) else {
+            return prepared.resize(filter, 0..height, pixels, affine, own, planes);
         };
         pool.in_place_scope(|scope| {
             let edge = |part: usize| height * part / parts;
-            for (part, scratch) in (1..parts).zip(scratch) {
+            for (part, scratch) in (1..parts).zip(others) {
                 let rows = edge(part - 1)..edge(part);
                 let (these, rest) = planes.split_at(rows.len());
                 planes = rest;

@@ -52,7 +52,7 @@ pub(super) fn input_size(
     Err(contract::error(model, "input size", &expected, &found))
 }
 
-/// Preprocessing on as many threads as the model has.
+/// Preprocessing on as many threads as the model is given; on one where that is left to ONNX Runtime.
 ///
 /// # Errors
 /// When a thread cannot start.
