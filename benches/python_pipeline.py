@@ -23,6 +23,12 @@ def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
+def model(folder: Path, manifest: dict, role: str, threads: int) -> onnxruntime.InferenceSession:
+    """The file that the node runs on a processor."""
+    files = manifest["files"] | manifest.get("cpu_files", {})
+    return session(folder / files[role]["path"], threads)
+
+
 def detector_processor(bundle: dict) -> GroundingDinoImageProcessor:
     """Hugging Face's processor set up as the bundle says (its letterbox)."""
     rule = bundle["preprocessing"]
@@ -94,15 +100,15 @@ class PythonPipeline:
 
         tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(models / "detector" / "tokenizer.json"))
         self.detector_processor = detector_processor(self.bundle)
-        self.detector = session(models / "detector" / "detector.onnx", threads)
-        self.image_encoder = session(models / "segmenter" / "image_encoder.onnx", threads)
-        self.mask_decoder = session(models / "segmenter" / "mask_decoder.onnx", threads)
+        self.detector = model(models / "detector", self.bundle, "detector", threads)
+        self.image_encoder = model(models / "segmenter", self.segmenter, "image_encoder", threads)
+        self.mask_decoder = model(models / "segmenter", self.segmenter, "mask_decoder", threads)
         self.segmenter_processor, self.image_size = None, None
 
         text, self.spans = phrase_spans(tokenizer, classes)
         self.input_ids = text["input_ids"].astype(np.int64)
         self.attention_mask = text["attention_mask"].astype(np.int64)
-        encoder = session(models / "detector" / "text_encoder.onnx", threads)
+        encoder = model(models / "detector", self.bundle, "text_encoder", threads)
         feed = {"token_type_ids": np.zeros_like(self.input_ids), **self.text_inputs()}
         (self.text_features,) = encoder.run(["text_features"], feed)
 

@@ -8,12 +8,12 @@ use std::fs;
 use scenelex::{
     inference::{
         Bundle, Detector, GroundingDino, ImageEncoder, InferenceError, LowResMasks, MaskDecoder, Model, ModelOptions,
-        PromptBatch, SamImageEncoder, SamMaskDecoder, TextEncoder,
+        PromptBatch, Provider, SamImageEncoder, SamMaskDecoder, TextEncoder,
     },
     pipeline::Pipeline,
     types::{FrameResult, ImagePayload, ImageSize, RgbImage},
 };
-use support::{BLUE, BundleCopy, RED, golden, picture, prepare, specs, tiny_bundle, tiny_config, tiny_encoder};
+use support::{BLUE, BundleCopy, RED, digest, golden, picture, prepare, specs, tiny_bundle, tiny_config, tiny_encoder};
 
 #[test]
 fn manifests_are_checked() {
@@ -35,10 +35,35 @@ fn manifests_are_checked() {
         &["detector", "in the bundle"],
     );
     has(copy("checksum").edit("sha256 = \"", "sha256 = \"0"), &["sha256", "the manifest says"]);
+    let digest = "0".repeat(64);
+    for (role, problem) in [("tokenizer", "not a model"), ("mask_decoder", "not a model"), ("detector", "sha256")] {
+        let section =
+            format!("[cpu_files]\n{role} = {{ path = \"detector.onnx\", sha256 = \"{digest}\" }}\n\n[preproc");
+        has(BundleCopy::of("detector", &format!("cpu-{role}")).edit("[preproc", &section), &[role, problem]);
+    }
     let gone = copy("gone");
     fs::remove_file(gone.folder().join("detector.onnx")).unwrap();
     has(&gone, &["detector.onnx"]);
     assert!(matches!(Bundle::load(&golden("tiny/broken")), Err(InferenceError::Io { .. })));
+}
+
+#[test]
+fn the_processor_has_a_file_of_its_own_where_the_manifest_names_one() {
+    let copy = BundleCopy::of("detector", "processor");
+    let file = |provider| {
+        let bundle = copy.load().unwrap();
+        bundle.model("detector", provider).unwrap().to_owned()
+    };
+    assert_eq!(file(Provider::Cpu), copy.folder().join("detector.onnx"));
+    let content = fs::read(golden("tiny/broken/renamed_output.onnx")).unwrap();
+    fs::write(copy.folder().join("small.onnx"), &content).unwrap();
+    let digest = digest(&content);
+    let section = format!("[cpu_files]\ndetector = {{ path = \"small.onnx\", sha256 = \"{digest}\" }}\n\n[preproc");
+    copy.edit("[preproc", &section);
+    assert_eq!(file(Provider::Cpu), copy.folder().join("small.onnx"));
+    assert_eq!(file(Provider::Cuda { device: 0 }), copy.folder().join("detector.onnx"));
+    let error = GroundingDino::load(&copy.load().unwrap(), &ModelOptions::default()).err().unwrap().to_string();
+    assert!(error.contains("small.onnx") && error.contains("class_logits"), "it is the one that is loaded: {error}");
 }
 
 #[test]

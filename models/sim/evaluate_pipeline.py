@@ -64,7 +64,7 @@ class DetectorPipeline:
 
     def __init__(self, bundle: Path, threads: int = 1) -> None:
         manifest = tomllib.loads((bundle / "bundle.toml").read_text(encoding="utf-8"))
-        files = {k: bundle / v["path"] for k, v in manifest["files"].items()}
+        files = {k: bundle / v["path"] for k, v in (manifest["files"] | manifest.get("cpu_files", {})).items()}
         for path in files.values():
             if not path.is_file():
                 raise SystemExit(f"{path.name} is missing; run models/sim/assemble_text_encoder.py first")

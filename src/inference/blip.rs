@@ -48,7 +48,7 @@ impl BlipCaptioner {
     /// room for a caption.
     pub fn load(bundle: &Bundle, options: &ModelOptions) -> Result<Self, InferenceError> {
         bundle.expect_kind(BundleKind::Blip)?;
-        let visual = Model::load(bundle.file("visual_encoder")?, &[], options)?;
+        let visual = Model::load(bundle.model("visual_encoder", options.provider)?, &[], options)?;
         let [image] = visual.inputs() else {
             let found = contract::names(visual.inputs());
             return Err(contract::error(&visual, "inputs", "exactly one", &found));
@@ -60,7 +60,7 @@ impl BlipCaptioner {
         let width = states.shape.last().copied().flatten();
         let count = states.shape.get(1).copied().flatten().map_or(Dim::Any, Dim::Is);
 
-        let textual = Model::load(bundle.file("textual_decoder")?, &[], options)?;
+        let textual = Model::load(bundle.model("textual_decoder", options.provider)?, &[], options)?;
         let decoder_inputs = decoder_inputs(&textual)?;
         let ([ids, mask, hidden], hidden_mask) = &decoder_inputs;
         for name in [ids, mask] {

@@ -15,9 +15,14 @@ use sha2::{Digest, Sha256};
 
 use super::{
     InferenceError,
-    manifest::{RawBundle, Rules},
+    manifest::{RawBundle, RawFile, Rules},
+    ort::Provider,
 };
 use crate::imaging::{Preprocess, ResizeFilter, ResizeRule};
+
+/// Roles of files that are run; of each there may be another one for the processor.
+const MODELS: [&str; 7] =
+    ["detector", "text_encoder", "image_encoder", "mask_decoder", "tagger", "visual_encoder", "textual_decoder"];
 
 /// Contract the files of a bundle follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -160,6 +165,7 @@ pub struct Bundle {
     /// What a captioner begins and ends with.
     pub caption: CaptionRules,
     files: BTreeMap<String, PathBuf>,
+    cpu_files: BTreeMap<String, PathBuf>,
     manifest: PathBuf,
 }
 
@@ -176,18 +182,23 @@ impl Bundle {
         let invalid = |reason: String| InferenceError::Manifest { path: manifest.clone(), reason };
         let raw: RawBundle = toml::from_str(&text).map_err(|e| invalid(e.to_string()))?;
         let Rules { resize, filter, max_tokens, thresholds, tags, caption } = raw.rules().map_err(invalid)?;
-        let mut files = BTreeMap::new();
-        for (role, file) in raw.files {
+        let is_model = |role: &String| MODELS.contains(&role.as_str()) && raw.files.contains_key(role);
+        if let Some(role) = raw.cpu_files.keys().find(|role| !is_model(role)) {
+            return Err(invalid(format!("cpu_files: {role} is not a model of files")));
+        }
+        let checked = |section: &str, (role, file): (String, RawFile)| {
             if file.path.is_absolute() || file.path.components().any(|c| matches!(c, std::path::Component::ParentDir)) {
-                return Err(invalid(format!("files: {role} must lie in the bundle, is {}", file.path.display())));
+                return Err(invalid(format!("{section}: {role} must lie in the bundle, is {}", file.path.display())));
             }
             let path = dir.join(&file.path);
             let found = sha256(&path)?;
             if !found.eq_ignore_ascii_case(&file.sha256) {
                 return Err(InferenceError::Checksum { path, expected: file.sha256, found });
             }
-            files.insert(role, path);
-        }
+            Ok((role, path))
+        };
+        let files = raw.files.into_iter().map(|file| checked("files", file)).collect::<Result<_, _>>()?;
+        let cpu_files = raw.cpu_files.into_iter().map(|file| checked("cpu_files", file)).collect::<Result<_, _>>()?;
         Ok(Self {
             name: raw.name,
             kind: raw.kind,
@@ -203,6 +214,7 @@ impl Bundle {
             tags,
             caption,
             files,
+            cpu_files,
             manifest,
         })
     }
@@ -223,6 +235,18 @@ impl Bundle {
     #[must_use]
     pub fn optional_file(&self, role: &str) -> Option<&Path> {
         self.files.get(role).map(PathBuf::as_path)
+    }
+
+    /// The model file with a role where the model runs on `provider`: on the processor that of the manifest's `cpu_files`, if
+    /// it names one.
+    ///
+    /// # Errors
+    /// When the manifest does not name one.
+    pub fn model(&self, role: &str, provider: Provider) -> Result<&Path, InferenceError> {
+        match self.cpu_files.get(role).filter(|_| provider == Provider::Cpu) {
+            Some(path) => Ok(path),
+            None => self.file(role),
+        }
     }
 
     /// An error about what the manifest says.

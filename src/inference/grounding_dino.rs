@@ -74,7 +74,7 @@ impl GroundingDino {
     /// the rest of the bundle.
     pub fn load(bundle: &Bundle, options: &ModelOptions) -> Result<Self, InferenceError> {
         bundle.expect_kind(BundleKind::GroundingDino)?;
-        let model = Model::load(bundle.file("detector")?, &["logits", "pred_boxes"], options)?;
+        let model = Model::load(bundle.model("detector", options.provider)?, &["logits", "pred_boxes"], options)?;
         let pixels =
             contract::input(&model, "pixel_values", Element::F32, &[Dim::Batch, Dim::Is(3), Dim::Any, Dim::Any])?;
         for name in ["input_ids", "attention_mask"] {

@@ -31,6 +31,8 @@ pub(super) struct RawBundle {
     #[serde(default)]
     pub description: String,
     pub files: BTreeMap<String, RawFile>,
+    #[serde(default)]
+    pub cpu_files: BTreeMap<String, RawFile>,
     pub preprocessing: RawPreprocessing,
     #[serde(default)]
     text: RawText,

@@ -49,7 +49,7 @@ impl SamImageEncoder {
     /// When the bundle is of another kind, or the file is missing, broken or against the contract.
     pub fn load(bundle: &Bundle, options: &ModelOptions) -> Result<Self, InferenceError> {
         bundle.expect_kind(BundleKind::Sam)?;
-        let model = Model::load(bundle.file("image_encoder")?, &["image_embeddings"], options)?;
+        let model = Model::load(bundle.model("image_encoder", options.provider)?, &["image_embeddings"], options)?;
         let [image] = model.inputs() else {
             return Err(contract::error(&model, "inputs", "exactly one", &contract::names(model.inputs())));
         };
@@ -146,7 +146,11 @@ impl SamMaskDecoder {
     /// When the bundle is of another kind, or the file is missing, broken or against the contract.
     pub fn load(bundle: &Bundle, options: &ModelOptions) -> Result<Self, InferenceError> {
         bundle.expect_kind(BundleKind::Sam)?;
-        let model = Model::load(bundle.file("mask_decoder")?, &["low_res_masks", "iou_predictions"], options)?;
+        let model = Model::load(
+            bundle.model("mask_decoder", options.provider)?,
+            &["low_res_masks", "iou_predictions"],
+            options,
+        )?;
         let taken =
             contract::input(&model, "image_embeddings", Element::F32, &[Dim::Is(1), Dim::Fixed, Dim::Any, Dim::Any])?;
         let embedding = [1, 2, 3].map(|axis| taken.shape.get(axis).copied().flatten());

@@ -47,7 +47,7 @@ impl ImageTagger {
         if bundle.kind != BundleKind::Ram {
             bundle.expect_kind(BundleKind::Classifier)?;
         }
-        let model = Model::load(bundle.file("tagger")?, &[], options)?;
+        let model = Model::load(bundle.model("tagger", options.provider)?, &[], options)?;
         let [image] = model.inputs() else {
             return Err(contract::error(&model, "inputs", "exactly one", &contract::names(model.inputs())));
         };

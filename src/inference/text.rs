@@ -151,7 +151,8 @@ impl TextEncoder {
         };
         let model = match bundle.optional_file("text_encoder") {
             None => None,
-            Some(path) => {
+            Some(_) => {
+                let path = bundle.model("text_encoder", options.provider)?;
                 let model = Model::load(path, &["text_features"], options)?;
                 for name in TEXT_INPUTS {
                     contract::input(&model, name, Element::I64, &[Dim::Batch, Dim::Open])?;

@@ -123,6 +123,11 @@ impl Domain {
     }
 }
 
+/// SHA-256 as manifests have it.
+pub fn digest(content: &[u8]) -> String {
+    Sha256::digest(content).iter().map(|b| format!("{b:02x}")).collect()
+}
+
 /// A copy of a tiny bundle that a test may damage; removed at the end.
 pub struct BundleCopy(PathBuf);
 
@@ -171,8 +176,6 @@ impl BundleCopy {
     }
 
     fn change(&self, name: &str, content: &[u8]) -> &Self {
-        let digest =
-            |content: &[u8]| -> String { Sha256::digest(content).iter().map(|b| format!("{b:02x}")).collect() };
         let path = self.0.join(name);
         let old = digest(&fs::read(&path).unwrap());
         fs::write(path, content).unwrap();

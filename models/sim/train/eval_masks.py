@@ -35,16 +35,19 @@ class Bundle:
     def __init__(self, folder: Path, threads: int = 1):
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
-        providers = ["CPUExecutionProvider"]
-        self.encoder = ort.InferenceSession(str(folder / "image_encoder.onnx"), options, providers=providers)
-        self.decoder = ort.InferenceSession(str(folder / "mask_decoder.onnx"), options, providers=providers)
+        manifest = tomllib.loads((folder / "bundle.toml").read_text())
+        files = manifest["files"] | manifest.get("cpu_files", {})
+        self.encoder, self.decoder = (
+            ort.InferenceSession(str(folder / files[role]["path"]), options, providers=["CPUExecutionProvider"])
+            for role in ("image_encoder", "mask_decoder")
+        )
         height = self.encoder.get_inputs()[0].shape[2]
-        manifest = tomllib.loads((folder / "bundle.toml").read_text())["preprocessing"]
+        manifest = manifest["preprocessing"]
         self.size = height if isinstance(height, int) else manifest["longest"]
         self.multiple = manifest.get("multiple", self.size)
 
-    def embed(self, rgb: np.ndarray) -> np.ndarray:
-        """``u8[H, W, 3]`` -> embeddings; sets the scale used by ``ask``."""
+    def pixels(self, rgb: np.ndarray) -> np.ndarray:
+        """``u8[H, W, 3]`` -> the encoder's input; sets the scale used by ``ask``."""
         height, width = rgb.shape[:2]
         scale = self.size / max(height, width)
         h, w = int(np.floor(height * scale + 0.5)), int(np.floor(width * scale + 0.5))
@@ -54,7 +57,11 @@ class Bundle:
         pixels[0, :, :h, :w] = ((resized - MEAN) / STD).transpose(2, 0, 1)
         self.shape = (height, width)
         self.factor = np.array([w / width, h / height])
-        return self.encoder.run(None, {"pixel_values": pixels})[0]
+        return pixels
+
+    def embed(self, rgb: np.ndarray) -> np.ndarray:
+        """``u8[H, W, 3]`` -> embeddings."""
+        return self.encoder.run(None, {"pixel_values": self.pixels(rgb)})[0]
 
     def ask(self, embeddings: np.ndarray, coords: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Prompts in pixels of the original image, ``coords [B, N, 2]``, ``labels [B, N]`` -> ``bool[B, 4, H, W]``, ``iou [B, 4]``."""

@@ -12,10 +12,9 @@ sha256 in bundle.toml, only when it agrees with PyTorch.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import re
 import sys
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +25,7 @@ from onnx import TensorProto, helper, numpy_helper
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
+from bundle_manifest import pin, sha256  # noqa: E402
 from detector_model import HEIGHT, WIDTH, Detector, ExportedDetector, fuse_norms  # noqa: E402
 
 INPUTS = ["pixel_values", "pixel_mask", "input_ids", "attention_mask", "text_features"]
@@ -72,11 +72,11 @@ def example(batch: int, tokens: int, seed: int = 0) -> dict[str, torch.Tensor]:
     }
 
 
-def narrow_weights(model: onnx.ModelProto, smallest: int = 256) -> None:
-    """Store float32 initializers of at least `smallest` values as float16 plus a Cast."""
+def narrow_weights(model: onnx.ModelProto, smallest: int = 256, keep: Collection[str] = ()) -> None:
+    """Store float32 initializers of at least `smallest` values as float16 plus a Cast, those in `keep` as they are."""
     casts = []
     for tensor in model.graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < smallest:
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < smallest or tensor.name in keep:
             continue
         value = numpy_helper.to_array(tensor)
         if np.abs(value).max() > 6e4:
@@ -162,17 +162,6 @@ def query_difference(el: np.ndarray, eb: np.ndarray, gl: np.ndarray, gb: np.ndar
     return float(np.maximum(apart[:kept].min(1).max(), apart[:, :kept].min(0).max()))
 
 
-def pin(bundle: Path, name: str, digest: str) -> None:
-    """Write a file's sha256 into bundle.toml."""
-    path = bundle / "bundle.toml"
-    if not path.is_file():
-        return
-    text = path.read_text(encoding="utf-8")
-    pattern = rf'(\[files\.{name}\][^\[]*sha256 = ")[^"]*(")|({name} = \{{[^}}]*sha256 = ")[^"]*(")'
-    text = re.sub(pattern, lambda m: (m[1] or m[3]) + digest + (m[2] or m[4]), text)
-    path.write_text(text, encoding="utf-8")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     source = parser.add_mutually_exclusive_group(required=True)
@@ -188,12 +177,10 @@ def main() -> int:
         print(f"largest difference between ONNX Runtime and PyTorch: {worst:.2e}")
         if not worst <= TOLERANCE:
             raise SystemExit(f"the exported file does not agree with PyTorch: expected {TOLERANCE:.0e} at most; {args.out} is left as it was")
-        digest = hashlib.sha256(written.read_bytes()).hexdigest()
         path = written.replace(args.out / "detector.onnx")
-    pin(args.out, "detector", digest)
-    print(f"detector.onnx: {path.stat().st_size} bytes, sha256 {digest}")
+    pin(args.out, "detector")
+    print(f"detector.onnx: {path.stat().st_size} bytes, sha256 {sha256(path)}; 8-bit integers: quantise.py")
     return 0
-
 
 
 if __name__ == "__main__":

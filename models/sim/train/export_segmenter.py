@@ -10,7 +10,6 @@ compared with PyTorch, and take their place in the bundle only when they agree.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import tempfile
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from bundle_manifest import entry
 from segmenter_model import ConvNorm, ExportedDecoder, Segmenter, SegmenterConfig
 
 OPSET = 17
@@ -170,9 +170,7 @@ def write_bundle(out: Path, size: int) -> None:
         "",
         "[files]",
     ]
-    for key in FILES:
-        digest = hashlib.sha256((out / f"{key}.onnx").read_bytes()).hexdigest()
-        lines.append(f'{key} = {{ path = "{key}.onnx", sha256 = "{digest}" }}')
+    lines += [entry(key, out / f"{key}.onnx").rstrip() for key in FILES]
     lines += [
         "",
         "# The files take less than SAM's square. Mean and std are SAM's 123.675, 116.28, 103.53 and 58.395, 57.12, 57.375 on the",
