@@ -1,4 +1,5 @@
-"""The shipped detector.onnx: its contract, and its agreement with the PyTorch network it was exported from."""
+"""The shipped detector: its contract, its agreement with the PyTorch network it was exported from, and the scripts that make
+the models' files."""
 
 from __future__ import annotations
 
@@ -34,11 +35,15 @@ def golden() -> dict[str, np.ndarray]:
         return {k: z[k] for k in z.files}
 
 
-@pytest.fixture(scope="module")
-def session() -> ort.InferenceSession:
+def load(name: str) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    return ort.InferenceSession(str(BUNDLE / "detector.onnx"), options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(str(BUNDLE / name), options, providers=["CPUExecutionProvider"])
+
+
+@pytest.fixture(scope="module")
+def session() -> ort.InferenceSession:
+    return load("detector.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +105,23 @@ def test_it_says_what_the_trained_network_said(session, feeds, golden):
             assert np.abs(got_boxes[mine] - box).max() < 0.004
             seen = row > -8  # below, probabilities under 1/3000 are rounded off on both sides
             assert np.abs(got_logits[mine, : len(row)] - row)[seen].max(initial=0.0) < 0.1
+
+
+def test_the_processors_file_has_the_same_contract_and_says_nearly_the_same(session, manifest, feeds, golden):
+    small = load(manifest["cpu_files"]["detector"]["path"])
+    for of in (ort.InferenceSession.get_inputs, ort.InferenceSession.get_outputs):
+        assert [(v.name, v.type, v.shape) for v in of(small)] == [(v.name, v.type, v.shape) for v in of(session)]
+    errors = []
+    for feed, logits, boxes in zip(feeds, golden["logits"], golden["boxes"]):
+        got_logits, got_boxes = (v[0] for v in run(small, feed))
+        assert np.isneginf(got_logits[:, logits.shape[1] :]).all()
+        probability, got = (1 / (1 + np.exp(-np.float32(v))) for v in (logits, got_logits[:, : logits.shape[1]]))
+        for row, box in zip(probability, boxes):
+            if row.max() > 0.3:
+                mine = partner(box, got_boxes)
+                assert np.abs(got_boxes[mine] - box).max() < 0.03
+                errors.append(np.abs(got[mine] - row).max())
+    assert errors and np.mean(errors) < 0.05 and np.quantile(errors, 0.9) < 0.15, errors
 
 
 def test_columns_without_a_word_name_nothing(session, feeds, golden):
@@ -180,7 +202,7 @@ def test_a_file_that_does_not_agree_never_reaches_the_bundle(script, monkeypatch
     monkeypatch.setattr(segmenter, "load", lambda *_: segmenter.Segmenter(segmenter.SegmenterConfig(size=64)))
     monkeypatch.setattr(segmenter, "export", write("image_encoder.onnx", "mask_decoder.onnx"))
     files = {"detector.onnx", "image_encoder.onnx", "mask_decoder.onnx"}
-    manifest = 'detector = { path = "detector.onnx", sha256 = "old" }\n'
+    manifest = '[files]\ndetector = { path = "detector.onnx", sha256 = "old" }\n\n[text]\nmax_tokens = 16\n'
     for name in files:
         (tmp_path / name).write_bytes(b"old")
     (tmp_path / "bundle.toml").write_text(manifest)
@@ -203,6 +225,36 @@ def test_a_file_that_does_not_agree_never_reaches_the_bundle(script, monkeypatch
     segmenter.main()
     assert (tmp_path / "bundle.toml").read_text().count(digest) == 2
     assert all((tmp_path / name).read_bytes() == b"new" for name in files)
+
+
+def test_eight_bit_files_are_named_when_they_agree_and_until_the_next_export(script, monkeypatch, tmp_path):
+    quantise, names = script("quantise"), script("bundle_manifest")
+    manifest = '[files]\ndetector = { path = "detector.onnx", sha256 = "old" }\n\n[text]\nmax_tokens = 16\n'
+    (tmp_path / "bundle.toml").write_text(manifest)
+    (tmp_path / "detector.onnx").write_bytes(b"exact")
+    plan = quantise.Plan("detector", None, lambda rgb: rgb, None, 0.05)
+    monkeypatch.setattr(quantise, "detector", lambda bundle: plan)
+    monkeypatch.setattr(quantise, "pictures", lambda folder, count: list(range(count)))
+    parts = []
+    monkeypatch.setattr(quantise, "quantise", lambda _, exact, frames, out: parts.append(set(frames)) or out.write_bytes(b"small"))
+    monkeypatch.setattr(sys, "argv", ["quantise", "--bundle", str(tmp_path), "--frames", str(tmp_path)])
+    for worst in (0.06, float("nan"), 0.04):
+        monkeypatch.setattr(quantise, "disagreement", lambda *of, worst=worst: parts.append(set(of[-1])) or worst)
+        if worst != 0.04:
+            with pytest.raises(SystemExit, match="does not agree with detector.onnx: expected 0.05 at most"):
+                quantise.main()
+            assert {path.name for path in tmp_path.iterdir()} == {"bundle.toml", "detector.onnx"}
+            assert (tmp_path / "bundle.toml").read_text() == manifest
+    assert parts[0] and parts[1] and not parts[0] & parts[1], "it is checked on other frames than its ranges are of"
+    for content in (b"small", b"smaller"):
+        monkeypatch.setattr(quantise, "quantise", lambda _, exact, frames, out, content=content: out.write_bytes(content))
+        quantise.main()
+        entry = {"path": "detector_int8.onnx", "sha256": hashlib.sha256(content).hexdigest()}
+        found = tomllib.loads((tmp_path / "bundle.toml").read_text())
+        assert found["cpu_files"] == {"detector": entry} and found["text"] == {"max_tokens": 16}
+        assert found["files"]["detector"]["sha256"] == "old"
+    names.pin(tmp_path, "detector")
+    assert (tmp_path / "bundle.toml").read_text() == manifest.replace("old", hashlib.sha256(b"exact").hexdigest())
 
 
 def test_a_restored_network_has_all_its_state_and_says_what_the_file_says(script):
