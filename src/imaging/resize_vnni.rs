@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 
 use super::{
     resize::{HALF, WEIGHT_BITS},
-    resize_row::LANES,
+    resize_row::{LANES, store_levels},
 };
 
 /// Taps of one step.
@@ -87,42 +87,78 @@ impl Quads {
         // SAFETY: as the caller promises; the number of quads is that of the type.
         unsafe {
             match self.quads {
-                1 => self.rows::<R, 1>(offsets, sources, planes),
-                2 => self.rows::<R, 2>(offsets, sources, planes),
-                _ => self.rows::<R, 0>(offsets, sources, planes),
+                1 => self.few::<R, 1>(offsets, sources, planes),
+                2 => self.few::<R, 2>(offsets, sources, planes),
+                _ => self.many(offsets, sources, planes),
             }
         }
     }
 
-    /// `QUADS` is the number of quads, for the loop over them to be unrolled, or 0 for any number.
+    /// For a number of quads whose samples fit the registers: a weight is loaded once for all rows, and the digits, highest
+    /// first, are summed as Horner's rule has it.
+    ///
+    /// # Safety
+    /// As for [`Self::resize_rows`], with as many quads as the type says.
     #[target_feature(enable = "avx2,avx512vl,avx512vnni")]
-    unsafe fn rows<const R: usize, const QUADS: usize>(
+    unsafe fn few<const R: usize, const QUADS: usize>(
         &self,
         offsets: &[usize],
         sources: [&[u8]; R],
         planes: &mut [&mut [u8]; R],
     ) {
-        let quads = if QUADS == 0 { self.quads } else { QUADS };
-        let stride = offsets.len();
-        let spread = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11, -1, -1, -1, -1));
-        let half = _mm256_set1_epi32(HALF);
-        let steps = offsets.as_chunks::<LANES>().0.iter().zip(self.packed.chunks_exact(LANES / 2 * quads));
-        for (step, (offsets, weights)) in steps.enumerate() {
+        let zero = _mm256_setzero_si256();
+        let first = _mm256_set1_epi32(HALF >> (8 * (DIGITS - 1)));
+        let steps = offsets.as_chunks::<LANES>().0.iter().zip(self.packed.chunks_exact(LANES / 2 * QUADS));
+        for (step, (step_offsets, weights)) in steps.enumerate() {
+            let mut levels = [[zero; LANES / 2]; R];
+            for (two, weights) in weights.as_chunks::<QUADS>().0.iter().enumerate() {
+                let pair = [step_offsets[2 * two], step_offsets[2 * two + 1]];
+                let samples: [[_; QUADS]; R] = std::array::from_fn(|row| {
+                    // SAFETY: `reach` bytes can be read from every offset on.
+                    std::array::from_fn(|quad| unsafe { samples(sources[row], pair, quad) })
+                });
+                let mut sums = [first; R];
+                for digit in (0..DIGITS).rev() {
+                    for (quad, Quad(weights)) in weights.iter().enumerate() {
+                        // SAFETY: 32 bytes, and aligned to as many.
+                        let weights = unsafe { _mm256_load_si256(weights[digit].as_ptr().cast()) };
+                        for (sum, samples) in sums.iter_mut().zip(&samples) {
+                            *sum = _mm256_dpbusd_epi32(*sum, samples[quad], weights);
+                        }
+                    }
+                    if digit > 0 {
+                        sums = sums.map(|sum| _mm256_slli_epi32(sum, 8));
+                    }
+                }
+                for (levels, sum) in levels.iter_mut().zip(sums) {
+                    levels[two] = _mm256_srai_epi32(sum, WEIGHT_BITS as i32);
+                }
+            }
+            for (levels, planes) in levels.into_iter().zip(planes.iter_mut()) {
+                // SAFETY: there is a step for each `LANES` offsets, and three planes of as many bytes as offsets.
+                unsafe { store_levels(levels, planes.as_mut_ptr().add(step.wrapping_mul(LANES)), offsets.len()) };
+            }
+        }
+    }
+
+    /// For any number of quads.
+    ///
+    /// # Safety
+    /// As for [`Self::resize_rows`].
+    #[target_feature(enable = "avx2,avx512vl,avx512vnni")]
+    unsafe fn many<const R: usize>(&self, offsets: &[usize], sources: [&[u8]; R], planes: &mut [&mut [u8]; R]) {
+        let (half, zero) = (_mm256_set1_epi32(HALF), _mm256_setzero_si256());
+        let steps = offsets.as_chunks::<LANES>().0.iter().zip(self.packed.chunks_exact(LANES / 2 * self.quads));
+        for (step, (step_offsets, weights)) in steps.enumerate() {
             for row in 0..R {
-                let source = sources[row].as_ptr();
                 let mut levels = [half; LANES / 2];
-                for (two, level) in levels.iter_mut().enumerate() {
-                    let mut sums = [half, _mm256_setzero_si256(), _mm256_setzero_si256()];
-                    for quad in 0..quads {
-                        // SAFETY: `reach` bytes can be read from every offset on, and there are `quads` entries for each
-                        // two pixels, aligned to 32 bytes.
+                for (two, (level, weights)) in levels.iter_mut().zip(weights.chunks_exact(self.quads)).enumerate() {
+                    let pair = [step_offsets[2 * two], step_offsets[2 * two + 1]];
+                    let mut sums = [half, zero, zero];
+                    for (quad, Quad(weights)) in weights.iter().enumerate() {
+                        // SAFETY: `reach` bytes can be read from every offset on; the weights are aligned to 32 bytes.
                         unsafe {
-                            let from = source.add(quad.wrapping_mul(3 * TAPS));
-                            let a = _mm_loadu_si128(from.add(offsets[2 * two]).cast());
-                            let b = _mm_loadu_si128(from.add(offsets[2 * two + 1]).cast());
-                            let pixels = _mm256_inserti128_si256(_mm256_castsi128_si256(a), b, 1);
-                            let samples = _mm256_shuffle_epi8(pixels, spread);
-                            let Quad(weights) = weights.get_unchecked(two.wrapping_mul(quads).wrapping_add(quad));
+                            let samples = samples(sources[row], pair, quad);
                             for (sum, weights) in sums.iter_mut().zip(weights) {
                                 *sum = _mm256_dpbusd_epi32(*sum, samples, _mm256_load_si256(weights.as_ptr().cast()));
                             }
@@ -130,17 +166,27 @@ impl Quads {
                     }
                     *level = level_of(sums);
                 }
-                // SAFETY: there are `stride / LANES` steps, and three planes of `stride`.
-                unsafe {
-                    super::resize_row::store_levels(
-                        levels,
-                        planes[row].as_mut_ptr().add(step.wrapping_mul(LANES)),
-                        stride,
-                    );
-                }
+                // SAFETY: there is a step for each `LANES` offsets, and three planes of as many bytes as offsets.
+                unsafe { store_levels(levels, planes[row].as_mut_ptr().add(step.wrapping_mul(LANES)), offsets.len()) };
             }
         }
     }
+}
+
+/// The quad of samples, counted from the offset of each of two pixels: a 128-bit lane for each pixel, of four reds, four
+/// greens, four blues and four zeros.
+///
+/// # Safety
+/// 16 bytes can be read from there.
+#[target_feature(enable = "avx2")]
+unsafe fn samples(source: &[u8], offsets: [usize; 2], quad: usize) -> __m256i {
+    let spread = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11, -1, -1, -1, -1));
+    // SAFETY: as the caller promises.
+    let [a, b] = offsets.map(|offset| unsafe {
+        let from = source.as_ptr().add(quad.wrapping_mul(3 * TAPS));
+        _mm_loadu_si128(from.add(offset).cast())
+    });
+    _mm256_shuffle_epi8(_mm256_inserti128_si256(_mm256_castsi128_si256(a), b, 1), spread)
 }
 
 /// Sums by digit, put together and rounded down to a level; below 0 and above 255 where a cubic overshoots.

@@ -317,7 +317,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Runs the detector and the image encoder on images that are decoded. The result of the first is cleared meanwhile.
+    /// Runs the detector and the image encoder on images that are decoded. The result of the first is cleared meanwhile, but
+    /// not while the images are made the models' inputs: both are as fast as the memory.
     fn look_for(
         &mut self,
         frames: &mut [Frame],
@@ -331,8 +332,11 @@ impl Pipeline {
         let images: Vec<_> = batch.iter().filter_map(|&i| frames.get(i)).map(|frame| Arc::clone(&frame.rgb)).collect();
         let Some(first) = batch.first().and_then(|&i| frames.get_mut(i)) else { return Ok(looked) };
         self.encoder.begin(images.clone())?;
+        let start = Instant::now();
+        let prepared = self.detector.prepare(&images.iter().map(Arc::as_ref).collect::<Vec<_>>());
+        looked.durations.preprocess = start.elapsed();
         self.resolver.begin_clear(first.rgb.size, &mut first.result);
-        let detected = self.detect(&images, vocabulary, &mut looked.durations);
+        let detected = prepared.and_then(|()| self.detect(vocabulary, &mut looked.durations));
         drop(images);
         // Whatever the detector did, what other threads were given must be fetched back before the next frame.
         let cleared = self.resolver.finish_clear(&mut first.result);
@@ -348,13 +352,9 @@ impl Pipeline {
     /// Runs the detector on every caption.
     fn detect(
         &mut self,
-        images: &[Arc<RgbImage>],
         vocabulary: &PreparedVocabulary,
         durations: &mut StageDurations,
     ) -> Result<(), InferenceError> {
-        let start = Instant::now();
-        self.detector.prepare(&images.iter().map(Arc::as_ref).collect::<Vec<_>>())?;
-        durations.preprocess = start.elapsed();
         let start = Instant::now();
         self.raw.resize_with(vocabulary.captions.len().max(self.raw.len()), Vec::new);
         for (text, raw) in vocabulary.captions.iter().zip(&mut self.raw) {
