@@ -31,7 +31,8 @@ from peer import Peer, until
 from processes import ROOT, TARGET, TOPIC, bench_executable, cpu_seconds
 
 LOW_RES_SIDE = 256
-SECONDS = float(os.environ.get("SCENELEX_BENCH_SECONDS", "15"))
+SECONDS = float(os.environ.get("SCENELEX_BENCH_SECONDS", "40"))
+TURNS = 10  # of each node
 # Share by which the two nodes' masks of the same pictures may differ.
 SAME_WORK = 0.1
 
@@ -122,52 +123,79 @@ def stages() -> dict:
 # --- the node -----------------------------------------------------------------------------------
 
 
-def measure_node(command: list, environment: dict, domain: int, pictures: list[bytes], log: Path) -> dict:
-    """Frames per second of a node that is offered 60 pictures a second, with the age of its results."""
-    peer = Peer(domain)
-    results = peer.subscribe("/scenelex/masks", "scenelex/msg/LabeledMaskArray", depth=100)
-    images = peer.publisher(TOPIC, "sensor_msgs/msg/CompressedImage", reliable=False, depth=1)
-    with log.open("w") as output:
-        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=output, stderr=output)
-    try:
-        alive = lambda: process.poll() is None or sys.exit(f"{command[0]} ended: {log.read_text()[-2000:]}")
-        until(lambda: alive() and images.matched() and results.matched(), 120, "the node")
-        ages, masks, sent, cpu, start = [], 0, 0, 0.0, None
-        shown, masks_of_picture = {}, {}
-        while start is None or time.monotonic() < start + SECONDS:
+class Measured:
+    """A node that is offered 60 pictures a second, in turns: its results, their age, and what it uses meanwhile."""
+
+    WARM = 5  # results of a turn before its clock starts
+
+    def __init__(self, command: list, environment: dict, domain: int, log: Path):
+        self.command, self.log, self.seconds, self.cpu, self.sent, self.masks = command, log, 0.0, 0.0, 0, 0
+        self.ages: list[float] = []
+        self.shown: dict[int, int] = {}  # picture by stamp
+        self.masks_of_picture: dict[int, int] = {}
+        self.peer = Peer(domain)
+        self.results = self.peer.subscribe("/scenelex/masks", "scenelex/msg/LabeledMaskArray", depth=100)
+        self.images = self.peer.publisher(TOPIC, "sensor_msgs/msg/CompressedImage", reliable=False, depth=1)
+        with log.open("w") as output:
+            self.process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stdout=output, stderr=output)
+
+    def wait(self) -> None:
+        until(lambda: self.alive() and self.images.matched() and self.results.matched(), 120, "the node")
+
+    def alive(self) -> bool:
+        return self.process.poll() is None or sys.exit(f"{self.command[0]} ended: {self.log.read_text()[-2000:]}")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=30)
+
+    def turn(self, pictures: list[bytes], seconds: float) -> None:
+        """So long from the first results of the turn on, which do not count."""
+        warm, start, cpu, number = 0, None, 0.0, 0
+        while self.alive() and (start is None or time.monotonic() < start + seconds):
             now = time.time_ns()
-            picture = default("sensor_msgs/msg/CompressedImage", format="jpeg", data=pictures[sent % len(pictures)])
+            self.shown[now] = number % len(pictures)
+            picture = default("sensor_msgs/msg/CompressedImage", format="jpeg", data=pictures[self.shown[now]])
             picture.header.stamp.sec, picture.header.stamp.nanosec = divmod(now, 10**9)
-            shown[now] = sent % len(pictures)
-            images.send(picture)
-            sent += 1
+            self.images.send(picture)
+            number += 1
+            self.sent += start is not None
             pause = time.monotonic() + 1 / 60
             while (left := pause - time.monotonic()) > 0:
-                for sample in results.take(timeout=left):
-                    stamp = sample.header.stamp.sec * 10**9 + sample.header.stamp.nanosec
-                    ages.append((time.time_ns() - stamp) / 1e6)
-                    masks += len(sample.masks)
-                    masks_of_picture[shown[stamp]] = len(sample.masks)
-                    if start is None and len(ages) == 10:
-                        # The first results warm caches and do not count.
-                        ages, masks, start, sent, cpu = [], 0, time.monotonic(), 0, cpu_seconds(process.pid)
-        cpu = cpu_seconds(process.pid) - cpu
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-    percentile = lambda q: float(np.percentile(ages, q))
-    return {
-        "fps": len(ages) / SECONDS,
-        "offered_fps": sent / SECONDS,
-        "age_ms": {"p50": percentile(50), "p90": percentile(90), "p99": percentile(99)},
-        "cores": cpu / SECONDS,
-        "cpu_ms_per_frame": 1e3 * cpu / len(ages),
-        "masks_per_frame": masks / len(ages),
-        "masks_of_picture": masks_of_picture,
-    }
+                for sample in self.results.take(timeout=left):
+                    if start is None:
+                        warm += 1
+                        if warm == self.WARM:
+                            start, cpu = time.monotonic(), cpu_seconds(self.process.pid)
+                    else:
+                        self.count(sample)
+        self.seconds += time.monotonic() - start
+        self.cpu += cpu_seconds(self.process.pid) - cpu
+        # What is on its way is not the next turn's.
+        time.sleep(0.5)
+        self.results.take(timeout=0)
+
+    def count(self, sample) -> None:
+        stamp = sample.header.stamp.sec * 10**9 + sample.header.stamp.nanosec
+        self.ages.append((time.time_ns() - stamp) / 1e6)
+        self.masks += len(sample.masks)
+        self.masks_of_picture[self.shown[stamp]] = len(sample.masks)
+
+    def figures(self) -> dict:
+        percentile = lambda q: float(np.percentile(self.ages, q))
+        return {
+            "fps": len(self.ages) / self.seconds,
+            "offered_fps": self.sent / self.seconds,
+            "age_ms": {"p50": percentile(50), "p90": percentile(90), "p99": percentile(99)},
+            "cores": self.cpu / self.seconds,
+            "cpu_ms_per_frame": 1e3 * self.cpu / len(self.ages),
+            "masks_per_frame": self.masks / len(self.ages),
+            "masks_of_picture": self.masks_of_picture,
+        }
 
 
 def nodes(pictures: list[bytes], classes: list[str]) -> dict:
+    """Both nodes, of which one is offered pictures at a time: in turns, since the machine may be slower a minute later."""
     threads = os.cpu_count()
     domain = 20 + os.getpid() % 60
     out = ROOT / "out" / "bench"
@@ -175,10 +203,18 @@ def nodes(pictures: list[bytes], classes: list[str]) -> dict:
     ours += ["-p", "image_transport:=compressed", "-p", f"classes:=[{', '.join(classes)}]"]
     theirs = [sys.executable, ROOT / "benches" / "python_node.py", MODELS, TOPIC, str(threads), str(domain + 1), *classes]
     environment = {"ROS_DOMAIN_ID": str(domain), "ROS_LOCALHOST_ONLY": "1"}
-    found = {
-        "scenelex": measure_node(ours, environment, domain, pictures, out / "scenelex_node.log"),
-        "python": measure_node(theirs, {}, domain + 1, pictures, out / "python_node.log"),
-    }
+    measured = {"scenelex": Measured(ours, environment, domain, out / "scenelex_node.log")}
+    try:
+        measured["python"] = Measured(theirs, {}, domain + 1, out / "python_node.log")
+        for node in measured.values():
+            node.wait()
+        for _ in range(TURNS):
+            for node in measured.values():
+                node.turn(pictures, SECONDS / TURNS)
+    finally:
+        for node in measured.values():
+            node.stop()
+    found = {name: node.figures() for name, node in measured.items()}
     found["times_faster"] = found["scenelex"]["fps"] / found["python"]["fps"]
     return found
 

@@ -239,7 +239,7 @@ def test_eight_bit_files_are_named_when_they_agree_and_until_the_next_export(scr
     monkeypatch.setattr(quantise, "quantise", lambda _, exact, frames, out: parts.append(set(frames)) or out.write_bytes(b"small"))
     monkeypatch.setattr(sys, "argv", ["quantise", "--bundle", str(tmp_path), "--frames", str(tmp_path)])
     for worst in (0.06, float("nan"), 0.04):
-        monkeypatch.setattr(quantise, "disagreement", lambda *of, worst=worst: parts.append(set(of[-1])) or worst)
+        monkeypatch.setattr(quantise, "compare", lambda *of, worst=worst: parts.append(set(of[-1])) or (worst, [2.0, 1.0]))
         if worst != 0.04:
             with pytest.raises(SystemExit, match="does not agree with detector.onnx: expected 0.05 at most"):
                 quantise.main()
