@@ -14,7 +14,7 @@ use super::{
     declared,
     image_input::{self, input_size},
     manifest::LOGIT_COLUMNS,
-    ort::{Element, Input, Model, ModelOptions},
+    ort::{Element, Input, Model, ModelOptions, Provider},
 };
 use crate::{
     imaging::{Placement, Preprocessor, ResizeRule},
@@ -141,10 +141,12 @@ impl GroundingDino {
 /// Checks that a bundle has a text encoder that puts out what its detector, a split one, takes: features of `size`. Where
 /// the text encoder's file does not say what it puts out, the first run tells.
 fn check_text_encoder(bundle: &Bundle, detector: &Model, size: usize) -> Result<(), InferenceError> {
-    let Some(path) = bundle.optional_file("text_encoder") else {
+    if bundle.optional_file("text_encoder").is_none() {
         let reason = format!("files: text_encoder is missing, but {} takes text_features", detector.name());
         return Err(bundle.contradiction(reason));
-    };
+    }
+    // Text is encoded on the processor, wherever the detector runs.
+    let path = bundle.model("text_encoder", Provider::Cpu)?;
     let shape = declared::output_shape(path, "text_features")
         .map_err(|source| InferenceError::Io { path: path.to_path_buf(), source })?;
     let found = shape.and_then(|shape| shape.last().copied().flatten());

@@ -317,8 +317,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Runs the detector and the image encoder on images that are decoded. The result of the first is cleared meanwhile, but
-    /// not while the images are made the models' inputs: both are as fast as the memory.
+    /// Runs the detector and the image encoder on images that are decoded. The result of the first is cleared
+    /// while the models run, not before: they wait for their inputs.
     fn look_for(
         &mut self,
         frames: &mut [Frame],
