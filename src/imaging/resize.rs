@@ -1,18 +1,25 @@
-//! Bilinear and bicubic resizing with antialiasing, bit for bit as Pillow's `Image.resize` does it, fused with what
+//! Bilinear and bicubic resizing with antialiasing, with the arithmetic of Pillow's `Image.resize`, fused with what
 //! follows: normalising to `f32` and splitting into channel planes.
 //!
 //! The models were trained on pictures reduced this way (the Hugging Face processors call Pillow, or torchvision, which
-//! is within one level of it); OpenCV's `INTER_LINEAR` is up to 87 levels off. The arithmetic follows Pillow's
-//! `Resample.c`: a triangle (or Keys' cubic, a = −0.5) as wide as the reduction, weights rounded to 22 fractional bits,
-//! along x first, rounded to 8 bits, then along y. (From version 13 on, Pillow begins with y where the height shrinks much
-//! more than the width, as that of an upright picture made square; torchvision does not. The result differs there, by one
-//! level with the triangle, by a few with the cubic, whose overshoot is cut off in between.)
+//! is within one level of it); OpenCV's `INTER_LINEAR` is up to 87 levels off. The arithmetic is that of Pillow's
+//! `Resample.c`: a triangle (or Keys' cubic, a = −0.5) as wide as the reduction, weights rounded to 22 fractional bits, one
+//! axis first, rounded to 8 bits, then the other.
+//!
+//! Pillow and torchvision begin with x (Pillow, from version 13 on, with y where the height shrinks much more than the
+//! width). The order decides how what lies between is rounded, which moves a level by one with the triangle and by a few with
+//! the cubic, whose overshoot is cut off in between. Here a triangle that makes the picture lower begins with y: whole rows are
+//! blended without sorting samples by colour, and fewer are left for the costly pass along x. That is what Pillow makes in two
+//! calls, one for each axis, to the bit; everything else is what it makes in one.
 
 use std::ops::Range;
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
-use super::{resize_blend::Blending, resize_row::Columns};
+use super::{
+    resize_blend::{Blending, scale_levels},
+    resize_row::Columns,
+};
 use crate::types::ImageSize;
 
 /// How samples between pixels are made.
@@ -111,6 +118,9 @@ pub(super) struct Affine {
 /// Pairs of sizes whose weights are kept: those of a few cameras that take turns.
 const KEPT: usize = 4;
 
+/// Rows resized along x in one pass where y came first.
+const TOGETHER: usize = 4;
+
 /// What is needed to resize images of one size to another.
 #[derive(Debug)]
 struct Prepared {
@@ -123,8 +133,9 @@ struct Prepared {
 /// What each of the threads that share an image needs to itself.
 #[derive(Debug, Default)]
 struct Scratch {
-    /// The last rows that were resized along x, as three planes each: row `y` is at slot `y % (rows.taps + AHEAD)`.
-    ring: Vec<u8>,
+    /// Where x comes first, the last rows that were resized along x, as three planes each: row `y` is at slot
+    /// `y % (rows.taps + AHEAD)`. Where y comes first, [`TOGETHER`] rows that were blended along y, then their planes.
+    levels: Vec<u8>,
     /// Sums of one row, where they do not fit registers.
     sums: Vec<i32>,
 }
@@ -193,6 +204,13 @@ impl Resizer {
         let Self { filter, prepared, scratch, pool } = self;
         let filter = *filter;
         let Some(prepared) = prepared.last() else { return };
+        let resize = |rows: Range<usize>, scratch: &mut Scratch, out: Planes<'_>| {
+            if filter == ResizeFilter::Bilinear && prepared.to.height < prepared.from.height {
+                prepared.rows_first(rows, pixels, affine, scratch, out);
+            } else {
+                prepared.columns_first(filter, rows, pixels, affine, scratch, out);
+            }
+        };
         let (red, green_and_blue) = out.split_at_mut(plane);
         let (green, blue) = green_and_blue.split_at_mut(plane);
         let mut planes = Planes { channels: [red, green, blue], row_stride };
@@ -200,7 +218,7 @@ impl Resizer {
         let Some((own, others)) = scratch.split_first_mut() else { return };
         let parts = (height / FEWEST_ROWS).clamp(1, others.len() + 1);
         let Some(pool) = pool.as_ref().filter(|_| parts > 1) else {
-            return prepared.resize(filter, 0..height, pixels, affine, own, planes);
+            return resize(0..height, own, planes);
         };
         pool.in_place_scope(|scope| {
             let edge = |part: usize| height * part / parts;
@@ -208,22 +226,59 @@ impl Resizer {
                 let rows = edge(part - 1)..edge(part);
                 let (these, rest) = planes.split_at(rows.len());
                 planes = rest;
-                scope.spawn(move |_| prepared.resize(filter, rows, pixels, affine, scratch, these));
+                scope.spawn(move |_| resize(rows, scratch, these));
             }
-            prepared.resize(filter, edge(parts - 1)..height, pixels, affine, own, planes);
+            resize(edge(parts - 1)..height, own, planes);
         });
     }
 }
 
 impl Prepared {
-    /// Makes `rows` of the result, the first of which is the first of `out`.
-    fn resize(
+    /// Makes `rows` of the result, the first of which is the first of `out`, along y first.
+    fn rows_first(
+        &self,
+        rows: Range<usize>,
+        pixels: &[u8],
+        affine: &Affine,
+        Scratch { levels, sums }: &mut Scratch,
+        mut out: Planes<'_>,
+    ) {
+        let (width, row_bytes) = (self.to.width as usize, self.from.width as usize * 3);
+        let (stride, taps) = (self.columns.stride(), self.rows.taps);
+        // The kernel reads whole vectors.
+        let length = self.columns.reach().max(row_bytes);
+        levels.resize(levels.len().max(TOGETHER * (length + 3 * stride)), 0);
+        let (blended, levels) = levels.split_at_mut(TOGETHER * length);
+        for start in rows.clone().step_by(TOGETHER) {
+            let count = TOGETHER.min(rows.end - start);
+            for (row, y) in blended.chunks_exact_mut(length).zip(start..start + count) {
+                let blending = Blending::new(ResizeFilter::Bilinear, &self.rows.weights[y * taps..][..taps]);
+                // Taps beyond the end weigh nothing.
+                let source = |tap: usize| (self.rows.first[y] + tap).min(self.rows.input - 1) * row_bytes;
+                blending.blend_levels(|tap| &pixels[source(tap)..][..row_bytes], sums, &mut row[..row_bytes]);
+            }
+            let sources = std::array::from_fn::<_, TOGETHER, _>(|row| &blended[row * length..][..length]);
+            let mut planes = levels.chunks_exact_mut(3 * stride);
+            let mut planes = std::array::from_fn::<_, TOGETHER, _>(|_| planes.next().unwrap_or_default());
+            self.columns.resize_rows(sources, &mut planes);
+            for (at, planes) in (start - rows.start..).zip(planes.iter().take(count)) {
+                for (channel, plane) in out.channels.iter_mut().enumerate() {
+                    let (scale, offset) = (affine.scale[channel], affine.offset[channel]);
+                    let target = &mut plane[at * out.row_stride..][..width];
+                    scale_levels(&planes[channel * stride..][..width], scale, offset, target);
+                }
+            }
+        }
+    }
+
+    /// As [`Self::rows_first`], along x first.
+    fn columns_first(
         &self,
         filter: ResizeFilter,
         rows: Range<usize>,
         pixels: &[u8],
         affine: &Affine,
-        Scratch { ring, sums }: &mut Scratch,
+        Scratch { levels: ring, sums }: &mut Scratch,
         mut out: Planes<'_>,
     ) {
         let (width, row_bytes) = (self.to.width as usize, self.from.width as usize * 3);
@@ -242,7 +297,7 @@ impl Prepared {
             for (channel, plane) in out.channels.iter_mut().enumerate() {
                 let target = &mut plane[at * out.row_stride..][..width];
                 let row = |tap: usize| &ring[((first + tap) % slots * 3 + channel) * stride..][..width];
-                blending.blend(row, affine.scale[channel], affine.offset[channel], sums, target);
+                blending.blend_values(row, affine.scale[channel], affine.offset[channel], sums, target);
             }
         }
     }

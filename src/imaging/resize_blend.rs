@@ -28,9 +28,19 @@ impl<'w> Blending<'w> {
         }
     }
 
-    /// Blends rows of levels, rounds to a level, and turns it into a value. A row is at least as long as `target`; `sums`
-    /// is for those that do not fit registers.
-    pub(super) fn blend<'a>(
+    /// Blends rows of levels and rounds to a level. A row is at least as long as `target`; `sums` is for those that do not
+    /// fit registers.
+    pub(super) fn blend_levels<'a>(&self, row: impl Fn(usize) -> &'a [u8], sums: &mut Vec<i32>, target: &mut [u8]) {
+        #[cfg(target_arch = "x86_64")]
+        let done = self.vnni.as_ref().map_or(0, |vnni| vnni.blend_levels(&row, target));
+        #[cfg(not(target_arch = "x86_64"))]
+        let done = 0;
+        self.sum(|tap| &row(tap)[done..], sums, target.len() - done);
+        round(sums, &mut target[done..]);
+    }
+
+    /// As [`Self::blend_levels`], and turns a level into a value.
+    pub(super) fn blend_values<'a>(
         &self,
         row: impl Fn(usize) -> &'a [u8],
         scale: f32,
@@ -39,7 +49,7 @@ impl<'w> Blending<'w> {
         target: &mut [f32],
     ) {
         #[cfg(target_arch = "x86_64")]
-        let done = self.vnni.as_ref().map_or(0, |vnni| vnni.blend(&row, scale, offset, target));
+        let done = self.vnni.as_ref().map_or(0, |vnni| vnni.blend_values(&row, scale, offset, target));
         #[cfg(not(target_arch = "x86_64"))]
         let done = 0;
         self.blend_plainly(|tap| &row(tap)[done..], (scale, offset), sums, &mut target[done..]);
@@ -87,12 +97,17 @@ impl<'w> Blending<'w> {
         sums: &mut Vec<i32>,
         target: &mut [f32],
     ) {
+        self.sum(row, sums, target.len());
+        finish(sums, scale, offset, target);
+    }
+
+    /// Weighted sums of the first `length` levels of the rows.
+    fn sum<'a>(&self, row: impl Fn(usize) -> &'a [u8], sums: &mut Vec<i32>, length: usize) {
         sums.clear();
-        sums.resize(target.len(), HALF);
+        sums.resize(length, HALF);
         for (tap, &weight) in self.weights.iter().enumerate() {
             blend_many(row(tap), weight, sums);
         }
-        finish(sums, scale, offset, target);
     }
 }
 
@@ -128,6 +143,24 @@ multiversioned! {
     }
 }
 
+multiversioned! {
+    /// Turns sums into levels.
+    fn round(sums: &[i32], target: &mut [u8]) {
+        for (level, sum) in target.iter_mut().zip(sums) {
+            *level = (sum >> WEIGHT_BITS).clamp(0, 255) as u8;
+        }
+    }
+}
+
+multiversioned! {
+    /// Turns levels into values.
+    pub(super) fn scale_levels(levels: &[u8], scale: f32, offset: f32, target: &mut [f32]) {
+        for (value, &level) in target.iter_mut().zip(levels) {
+            *value = f32::from(level) * scale + offset;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -146,11 +179,14 @@ mod tests {
             let rows: Vec<Vec<u8>> =
                 (0..axis.taps).map(|tap| (0..width).map(|x| level(tap * width + x)).collect()).collect();
             let (mut found, mut expected) = (vec![f32::NAN; width], vec![0.0; width]);
-            let mut sums = Vec::new();
+            let (mut sums, mut levels) = (Vec::new(), vec![0; width]);
             for weights in axis.weights.chunks_exact(axis.taps) {
                 let blending = Blending::new(filter, weights);
-                blending.blend(|tap| &rows[tap], 0.3, -7.5, &mut sums, &mut found);
+                blending.blend_values(|tap| &rows[tap], 0.3, -7.5, &mut sums, &mut found);
                 blending.blend_plainly(|tap| &rows[tap], (0.3, -7.5), &mut sums, &mut expected);
+                prop_assert_eq!(&found, &expected);
+                blending.blend_levels(|tap| &rows[tap], &mut sums, &mut levels);
+                scale_levels(&levels, 0.3, -7.5, &mut found);
                 prop_assert_eq!(&found, &expected);
             }
         }

@@ -18,12 +18,15 @@ const DIGITS: usize = 3;
 pub(super) const FEWEST_TAPS: usize = 3;
 /// Most taps along y.
 const MOST_ROWS: usize = 16;
-/// Values that [`Rows::blend`] makes at once.
-const BLOCK: usize = 32;
+/// Values that [`Rows`] makes at once.
+const BLOCK: usize = 64;
 
 /// Whether this processor runs these loops.
 pub(super) fn available() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512vnni")
+    is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vnni")
 }
 
 /// `weight` as digits to base 256, the lowest first. Weights are below 2^23.
@@ -220,86 +223,136 @@ impl Rows {
 
     /// Blends rows of levels, rounds to a level, and turns it into a value, for the whole [`BLOCK`]s of `target`. Returns
     /// how many values that are.
-    pub(super) fn blend<'a>(
+    pub(super) fn blend_values<'a>(
         &self,
         row: impl Fn(usize) -> &'a [u8],
         scale: f32,
         offset: f32,
         target: &mut [f32],
     ) -> usize {
-        let blocks = target.len() / BLOCK * BLOCK;
-        let rows: [&[u8]; MOST_ROWS] = std::array::from_fn(|tap| if tap < self.taps { row(tap) } else { &[] });
-        let whole = rows.iter().take(self.taps).all(|row| row.len() >= blocks);
-        assert!(whole && available(), "rows have their full length");
-        // SAFETY: checked above.
+        let (blocks, _) = target.as_chunks_mut();
+        let rows = self.rows(row, blocks.len() * BLOCK);
+        // SAFETY: the rows were checked.
         unsafe {
             match self.taps.div_ceil(TAPS) {
-                1 => self.blocks::<1>(&rows, scale, offset, &mut target[..blocks]),
-                2 => self.blocks::<2>(&rows, scale, offset, &mut target[..blocks]),
-                _ => self.blocks::<0>(&rows, scale, offset, &mut target[..blocks]),
+                1 => self.values::<1>(&rows, scale, offset, blocks),
+                2 => self.values::<2>(&rows, scale, offset, blocks),
+                _ => self.values::<0>(&rows, scale, offset, blocks),
             }
         }
-        blocks
+        blocks.len() * BLOCK
     }
 
-    /// `QUADS` is the number of quads, or 0 for any number.
-    ///
+    /// As [`Self::blend_values`], but leaves it at levels.
+    pub(super) fn blend_levels<'a>(&self, row: impl Fn(usize) -> &'a [u8], target: &mut [u8]) -> usize {
+        let (blocks, _) = target.as_chunks_mut();
+        let rows = self.rows(row, blocks.len() * BLOCK);
+        // SAFETY: the rows were checked.
+        unsafe {
+            match self.taps.div_ceil(TAPS) {
+                1 => self.levels::<1>(&rows, blocks),
+                2 => self.levels::<2>(&rows, blocks),
+                _ => self.levels::<0>(&rows, blocks),
+            }
+        }
+        blocks.len() * BLOCK
+    }
+
+    /// The rows of all taps, once they are found to be `length` long at least.
+    fn rows<'a>(&self, row: impl Fn(usize) -> &'a [u8], length: usize) -> [&'a [u8]; MOST_ROWS] {
+        let rows: [&[u8]; MOST_ROWS] = std::array::from_fn(|tap| if tap < self.taps { row(tap) } else { &[] });
+        let whole = rows.iter().take(self.taps).all(|row| row.len() >= length);
+        assert!(whole && available(), "rows have their full length");
+        rows
+    }
+
     /// # Safety
-    /// [`available`]; `target` is as long as some blocks, and so is each of the first `taps` rows at least.
-    #[target_feature(enable = "avx2,avx512vl,avx512vnni")]
-    unsafe fn blocks<const QUADS: usize>(
+    /// As for [`Self::block`], for every block.
+    #[target_feature(enable = "avx2,avx512bw,avx512vl,avx512vnni")]
+    unsafe fn values<const QUADS: usize>(
         &self,
         rows: &[&[u8]; MOST_ROWS],
         scale: f32,
         offset: f32,
-        target: &mut [f32],
+        blocks: &mut [[f32; BLOCK]],
     ) {
-        let quads = if QUADS == 0 { self.taps.div_ceil(TAPS) } else { QUADS };
-        let (scale, offset) = (_mm256_set1_ps(scale), _mm256_set1_ps(offset));
-        let (none, most) = (_mm256_setzero_si256(), _mm256_set1_epi32(255));
-        for (block, target) in target.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-            // Four vectors of eight sums, each by digit.
-            let mut sums = [[_mm256_set1_epi32(HALF), none, none]; 4];
-            for quad in 0..quads {
-                let load = |tap: usize| {
-                    let at = quad.wrapping_mul(TAPS).wrapping_add(tap);
-                    if at < self.taps {
-                        // SAFETY: the row is as long as the blocks.
-                        unsafe {
-                            _mm256_loadu_si256(rows.get_unchecked(at).as_ptr().add(block.wrapping_mul(BLOCK)).cast())
-                        }
-                    } else {
-                        none
-                    }
-                };
-                let [a, b, c, d] = [load(0), load(1), load(2), load(3)];
-                let (ab, cd) = (_mm256_unpacklo_epi8(a, b), _mm256_unpacklo_epi8(c, d));
-                let (ab_high, cd_high) = (_mm256_unpackhi_epi8(a, b), _mm256_unpackhi_epi8(c, d));
-                // Levels 0 to 3 and 16 to 19 of the block, then 4 to 7 and 20 to 23, and so on; four taps of each.
-                let levels = [
-                    _mm256_unpacklo_epi16(ab, cd),
-                    _mm256_unpackhi_epi16(ab, cd),
-                    _mm256_unpacklo_epi16(ab_high, cd_high),
-                    _mm256_unpackhi_epi16(ab_high, cd_high),
-                ];
-                let weights = self.packed[quad].map(|digits| _mm256_set1_epi32(digits));
-                for (sums, levels) in sums.iter_mut().zip(levels) {
-                    for (sum, weights) in sums.iter_mut().zip(weights) {
-                        *sum = _mm256_dpbusd_epi32(*sum, levels, weights);
-                    }
-                }
-            }
-            for (part, sums) in sums.into_iter().enumerate() {
-                let level = _mm256_max_epi32(_mm256_min_epi32(level_of(sums), most), none);
-                let value = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(level), scale), offset);
-                // SAFETY: the block has two halves of 16 values, and there are four parts of four in each.
+        let (scale, offset) = (_mm512_set1_ps(scale), _mm512_set1_ps(offset));
+        let (none, most) = (_mm512_setzero_si512(), _mm512_set1_epi32(255));
+        for (index, target) in blocks.iter_mut().enumerate() {
+            // SAFETY: as the caller promises.
+            let levels = unsafe { self.block::<QUADS>(rows, index.wrapping_mul(BLOCK)) };
+            for (part, level) in levels.into_iter().enumerate() {
+                let level = _mm512_max_epi32(_mm512_min_epi32(level, most), none);
+                let value = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(level), scale), offset);
+                // SAFETY: the block has four quarters of 16 values, and there are four parts of four in each.
                 unsafe {
                     let at = target.as_mut_ptr().add(part.wrapping_mul(4));
-                    _mm_storeu_ps(at, _mm256_castps256_ps128(value));
-                    _mm_storeu_ps(at.add(BLOCK / 2), _mm256_extractf128_ps(value, 1));
+                    _mm_storeu_ps(at, _mm512_castps512_ps128(value));
+                    _mm_storeu_ps(at.add(BLOCK / 4), _mm512_extractf32x4_ps(value, 1));
+                    _mm_storeu_ps(at.add(BLOCK / 2), _mm512_extractf32x4_ps(value, 2));
+                    _mm_storeu_ps(at.add(BLOCK / 4 * 3), _mm512_extractf32x4_ps(value, 3));
                 }
             }
         }
+    }
+
+    /// # Safety
+    /// As for [`Self::block`], for every block.
+    #[target_feature(enable = "avx2,avx512bw,avx512vl,avx512vnni")]
+    unsafe fn levels<const QUADS: usize>(&self, rows: &[&[u8]; MOST_ROWS], blocks: &mut [[u8; BLOCK]]) {
+        for (index, target) in blocks.iter_mut().enumerate() {
+            // SAFETY: as the caller promises, and the block has 64 bytes.
+            unsafe {
+                let [a, b, c, d] = self.block::<QUADS>(rows, index.wrapping_mul(BLOCK));
+                let bytes = _mm512_packus_epi16(_mm512_packus_epi32(a, b), _mm512_packus_epi32(c, d));
+                _mm512_storeu_si512(target.as_mut_ptr().cast(), bytes);
+            }
+        }
+    }
+
+    /// The blended levels from `from` on, below 0 and above 255 where a cubic overshoots: of each quarter of the block the
+    /// first four, then the second four of each, and so on. `QUADS` is the number of quads, or 0 for any number.
+    ///
+    /// # Safety
+    /// [`available`]; each of the first `taps` rows has [`BLOCK`] bytes from there on.
+    #[target_feature(enable = "avx2,avx512bw,avx512vl,avx512vnni")]
+    #[inline]
+    unsafe fn block<const QUADS: usize>(&self, rows: &[&[u8]; MOST_ROWS], from: usize) -> [__m512i; 4] {
+        let quads = if QUADS == 0 { self.taps.div_ceil(TAPS) } else { QUADS };
+        let none = _mm512_setzero_si512();
+        // By digit.
+        let mut sums = [[_mm512_set1_epi32(HALF), none, none]; 4];
+        for quad in 0..quads {
+            let load = |tap: usize| {
+                let at = quad.wrapping_mul(TAPS).wrapping_add(tap);
+                if at < self.taps {
+                    // SAFETY: as the caller promises.
+                    unsafe { _mm512_loadu_si512(rows.get_unchecked(at).as_ptr().add(from).cast()) }
+                } else {
+                    none
+                }
+            };
+            let [a, b, c, d] = [load(0), load(1), load(2), load(3)];
+            let (ab, cd) = (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d));
+            let (ab_high, cd_high) = (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d));
+            // Four taps of each level.
+            let levels = [
+                _mm512_unpacklo_epi16(ab, cd),
+                _mm512_unpackhi_epi16(ab, cd),
+                _mm512_unpacklo_epi16(ab_high, cd_high),
+                _mm512_unpackhi_epi16(ab_high, cd_high),
+            ];
+            let weights = self.packed[quad].map(|digits| _mm512_set1_epi32(digits));
+            for (sums, levels) in sums.iter_mut().zip(levels) {
+                for (sum, weights) in sums.iter_mut().zip(weights) {
+                    *sum = _mm512_dpbusd_epi32(*sum, levels, weights);
+                }
+            }
+        }
+        sums.map(|[low, middle, high]| {
+            let rest = _mm512_add_epi32(_mm512_slli_epi32(middle, 8), low);
+            _mm512_srai_epi32(_mm512_add_epi32(_mm512_slli_epi32(high, 16), rest), WEIGHT_BITS)
+        })
     }
 }
 
