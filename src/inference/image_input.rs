@@ -52,12 +52,12 @@ pub(super) fn input_size(
     Err(contract::error(model, "input size", &expected, &found))
 }
 
-/// Preprocessing on as many threads as the model is given; on one where that is left to ONNX Runtime.
+/// Preprocessing on as many threads as it is given.
 ///
 /// # Errors
 /// When a thread cannot start.
 pub(super) fn preprocessor(config: Preprocess, options: &ModelOptions) -> Result<Preprocessor, InferenceError> {
-    let threads = options.intra_threads;
+    let threads = options.preprocess_threads;
     Preprocessor::new(config)
         .with_threads(threads)
         .map_err(|error| InferenceError::Preprocess(format!("{threads} threads: {error}")))

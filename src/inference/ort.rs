@@ -129,6 +129,8 @@ pub enum Provider {
 pub struct ModelOptions {
     /// Threads within one operator; 0 leaves it to ONNX Runtime.
     pub intra_threads: usize,
+    /// Threads that images are prepared on, the caller's included.
+    pub preprocess_threads: usize,
     /// Whether idle threads of the pool burn their core while waiting for work.
     pub spinning: bool,
     /// Where the model runs.
@@ -137,7 +139,7 @@ pub struct ModelOptions {
 
 impl Default for ModelOptions {
     fn default() -> Self {
-        Self { intra_threads: 1, spinning: false, provider: Provider::Cpu }
+        Self { intra_threads: 1, preprocess_threads: 1, spinning: false, provider: Provider::Cpu }
     }
 }
 

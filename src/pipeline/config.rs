@@ -60,7 +60,15 @@ impl Execution {
     }
 
     pub(super) fn model(&self, intra_threads: usize) -> ModelOptions {
-        ModelOptions { intra_threads, spinning: false, provider: self.provider }
+        ModelOptions { intra_threads, preprocess_threads: intra_threads, spinning: false, provider: self.provider }
+    }
+
+    /// Its images are prepared before the image encoder begins, so that threads meant for that one are free.
+    pub(super) fn detector(&self) -> ModelOptions {
+        ModelOptions {
+            preprocess_threads: self.detector_threads.max(self.encoder_threads),
+            ..self.model(self.detector_threads)
+        }
     }
 }
 

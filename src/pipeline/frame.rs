@@ -108,7 +108,7 @@ impl Pipeline {
     pub fn load(config: PipelineConfig, detector: &Bundle, segmenter: &Bundle) -> Result<Self, PipelineError> {
         let execution = &config.execution;
         let (first, others) = execution.decoder_sessions();
-        let detector = GroundingDino::load(detector, &execution.model(execution.detector_threads))?;
+        let detector = GroundingDino::load(detector, &execution.detector())?;
         let image_encoder = SamImageEncoder::load(segmenter, &execution.model(execution.encoder_threads))?;
         let decoder = |threads| -> Result<Box<dyn MaskDecoder>, InferenceError> {
             let decoder = SamMaskDecoder::load(segmenter, &execution.model(threads))?;
@@ -317,8 +317,9 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Runs the detector and the image encoder on images that are decoded. The result of the first is cleared
-    /// while the models run, not before: they wait for their inputs.
+    /// Runs the detector and the image encoder on images that are decoded. The detector's input, which a frame waits for
+    /// longest, is made first. The result of the first image is cleared while the models run, not before: they wait for
+    /// their inputs.
     fn look_for(
         &mut self,
         frames: &mut [Frame],
@@ -331,13 +332,12 @@ impl Pipeline {
         }
         let images: Vec<_> = batch.iter().filter_map(|&i| frames.get(i)).map(|frame| Arc::clone(&frame.rgb)).collect();
         let Some(first) = batch.first().and_then(|&i| frames.get_mut(i)) else { return Ok(looked) };
-        self.encoder.begin(images.clone())?;
         let start = Instant::now();
         let prepared = self.detector.prepare(&images.iter().map(Arc::as_ref).collect::<Vec<_>>());
         looked.durations.preprocess = start.elapsed();
+        self.encoder.begin(images)?;
         self.resolver.begin_clear(first.rgb.size, &mut first.result);
         let detected = prepared.and_then(|()| self.detect(vocabulary, &mut looked.durations));
-        drop(images);
         // Whatever the detector did, what other threads were given must be fetched back before the next frame.
         let cleared = self.resolver.finish_clear(&mut first.result);
         let encoded = self.encoder.finish()?;
