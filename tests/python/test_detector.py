@@ -200,8 +200,8 @@ def test_a_file_that_does_not_agree_never_reaches_the_bundle(script, monkeypatch
     monkeypatch.setattr(detector, "load_weights", lambda path: None)
     monkeypatch.setattr(detector, "export", write("detector.onnx"))
     monkeypatch.setattr(segmenter, "load", lambda *_: segmenter.Segmenter(segmenter.SegmenterConfig(size=64)))
-    monkeypatch.setattr(segmenter, "export", write("image_encoder.onnx", "mask_decoder.onnx"))
-    files = {"detector.onnx", "image_encoder.onnx", "mask_decoder.onnx"}
+    monkeypatch.setattr(segmenter, "export", write("image_encoder.onnx", "mask_decoder.onnx", "mask_decoder_window.onnx"))
+    files = {"detector.onnx", "image_encoder.onnx", "mask_decoder.onnx", "mask_decoder_window.onnx"}
     manifest = '[files]\ndetector = { path = "detector.onnx", sha256 = "old" }\n\n[text]\nmax_tokens = 16\n'
     for name in files:
         (tmp_path / name).write_bytes(b"old")
@@ -223,7 +223,7 @@ def test_a_file_that_does_not_agree_never_reaches_the_bundle(script, monkeypatch
     assert (tmp_path / "bundle.toml").read_text() == manifest.replace("old", digest)
     monkeypatch.setattr(sys, "argv", ["export", "--out", str(tmp_path)])
     segmenter.main()
-    assert (tmp_path / "bundle.toml").read_text().count(digest) == 2
+    assert (tmp_path / "bundle.toml").read_text().count(digest) == 3
     assert all((tmp_path / name).read_bytes() == b"new" for name in files)
 
 

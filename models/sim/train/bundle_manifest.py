@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 CPU_FILES = """\
-# On a processor these are run: 8-bit integers, made of the files above by models/sim/train/quantise.py.
+# Run on a processor in place of those above; models/sim/README.md says what they are.
 [cpu_files]
 """
 SECTION = re.compile(r"(?:^#.*\n)*^\[cpu_files\]\n(?:.+\n)*\n?", re.MULTILINE)
@@ -36,8 +36,10 @@ def pin(bundle: Path, role: str) -> None:
 
 
 def name_cpu_files(bundle: Path, files: dict[str, Path]) -> None:
-    """Writes the section `[cpu_files]`, by role, anew."""
+    """Names files, by role, in the section `[cpu_files]`; others that are there stay."""
     manifest = bundle / "bundle.toml"
-    text = SECTION.sub("", manifest.read_text(encoding="utf-8"))
-    section = CPU_FILES + "".join(entry(role, path) for role, path in files.items())
+    text = manifest.read_text(encoding="utf-8")
+    others = {role: bundle / file["path"] for role, file in tomllib.loads(text).get("cpu_files", {}).items()}
+    text = SECTION.sub("", text)
+    section = CPU_FILES + "".join(entry(role, path) for role, path in sorted((others | files).items()))
     manifest.write_text(FILES.sub(lambda m: f"{m[0]}\n{section}", text, count=1), encoding="utf-8")

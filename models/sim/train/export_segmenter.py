@@ -1,4 +1,5 @@
-"""Writes the segmenter bundle: ``image_encoder.onnx``, ``mask_decoder.onnx`` and ``bundle.toml``.
+"""Writes the segmenter bundle: ``image_encoder.onnx``, ``mask_decoder.onnx``, for processors ``mask_decoder_window.onnx`` (see
+``segmenter_window``), and ``bundle.toml``.
 
     python export_segmenter.py --checkpoint runs/segmenter/segmenter_ema.pt --out ../segmenter
 
@@ -18,13 +19,17 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from bundle_manifest import entry
+from bundle_manifest import entry, name_cpu_files
 from segmenter_model import ConvNorm, ExportedDecoder, Segmenter, SegmenterConfig
+from segmenter_window import windowed
 
 OPSET = 17
 MULTIPLE = 16  # of the input's sides
 HALF_FROM = 64  # initialisers with at least this many elements are stored as float16
 FILES = ("image_encoder", "mask_decoder")
+WINDOW = "mask_decoder_window"  # what processors run in place of the second
+DECODER_INPUTS = ["image_embeddings", "point_coords", "point_labels", "mask_input", "has_mask_input", "orig_im_size"]
+DECODER_OUTPUTS = ["masks", "iou_predictions", "low_res_masks"]
 # Largest difference of an output, as a share of its largest value or of 1. Both sides have the same weights, so what differs is
 # the order of float32 arithmetic: up to 4e-6 with trained weights. The predicted IoU counts pixels above thresholds, so that a
 # single one on the other side of the line moves it.
@@ -140,23 +145,24 @@ def export(model: Segmenter, out: Path) -> None:
                 "image_embeddings": {0: "batch", 2: "rows", 3: "columns"},
             },
         )
-        write(
-            ExportedDecoder(model).eval(),
-            (embeddings, *example_prompt(embeddings, 2, 5, (360, 480))),
-            out / "mask_decoder.onnx",
-            ["image_embeddings", "point_coords", "point_labels", "mask_input", "has_mask_input", "orig_im_size"],
-            ["masks", "iou_predictions", "low_res_masks"],
-            {
-                "image_embeddings": {2: "rows", 3: "columns"},
-                "point_coords": {0: "prompts", 1: "points"},
-                "point_labels": {0: "prompts", 1: "points"},
-                "mask_input": {0: "mask_prompts", 2: "mask_height", 3: "mask_width"},
-                "has_mask_input": {0: "mask_prompts"},
-                "masks": {0: "prompts", 2: "height", 3: "width"},
-                "iou_predictions": {0: "prompts"},
-                "low_res_masks": {0: "prompts", 2: "mask_height", 3: "mask_width"},
-            },
-        )
+        for name, decoder in ((FILES[1], model), (WINDOW, windowed(model))):
+            write(
+                ExportedDecoder(decoder).eval(),
+                (embeddings, *example_prompt(embeddings, 2, 5, (360, 480))),
+                out / f"{name}.onnx",
+                DECODER_INPUTS,
+                DECODER_OUTPUTS,
+                {
+                    "image_embeddings": {2: "rows", 3: "columns"},
+                    "point_coords": {0: "prompts", 1: "points"},
+                    "point_labels": {0: "prompts", 1: "points"},
+                    "mask_input": {0: "mask_prompts", 2: "mask_height", 3: "mask_width"},
+                    "has_mask_input": {0: "mask_prompts"},
+                    "masks": {0: "prompts", 2: "height", 3: "width"},
+                    "iou_predictions": {0: "prompts"},
+                    "low_res_masks": {0: "prompts", 2: "mask_height", 3: "mask_width"},
+                },
+            )
 
 
 def write_bundle(out: Path, size: int) -> None:
@@ -184,6 +190,7 @@ def write_bundle(out: Path, size: int) -> None:
         "",
     ]
     (out / "bundle.toml").write_text("\n".join(lines))
+    name_cpu_files(out, {FILES[1]: out / f"{WINDOW}.onnx"})
 
 
 def verify(model: Segmenter, out: Path) -> dict[str, float]:
@@ -192,8 +199,12 @@ def verify(model: Segmenter, out: Path) -> dict[str, float]:
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    encoder = ort.InferenceSession(str(out / "image_encoder.onnx"), options, providers=["CPUExecutionProvider"])
-    decoder = ort.InferenceSession(str(out / "mask_decoder.onnx"), options, providers=["CPUExecutionProvider"])
+
+    def session(name: str) -> ort.InferenceSession:
+        return ort.InferenceSession(str(out / f"{name}.onnx"), options, providers=["CPUExecutionProvider"])
+
+    encoder, decoder, window = session(FILES[0]), session(FILES[1]), session(WINDOW)
+    pairs = [(model, decoder, ""), (windowed(model), window, ", in windows")]
     worst: dict[str, float] = {}
 
     def compare(name: str, ours: torch.Tensor, theirs: np.ndarray) -> None:
@@ -219,33 +230,33 @@ def verify(model: Segmenter, out: Path) -> dict[str, float]:
             embeddings = model.image_encoder(pixels)
             compare("image_embeddings", embeddings, encoder.run(None, {"pixel_values": pixels.numpy()})[0])
             rest = example_prompt(embeddings, prompts, points, orig)
-            feeds = dict(
-                zip(
-                    ["image_embeddings", "point_coords", "point_labels", "mask_input", "has_mask_input", "orig_im_size"],
-                    [embeddings[:1].numpy()] + [t.numpy() for t in rest],
-                )
-            )
-            ours = ExportedDecoder(model).eval()(embeddings[:1], *rest)
-            for name, left, right in zip(["masks", "iou_predictions", "low_res_masks"], ours, decoder.run(None, feeds)):
-                compare(name, left, right)
+            feeds = dict(zip(DECODER_INPUTS, [embeddings[:1].numpy()] + [t.numpy() for t in rest]))
+            for flag in (1.0, 0.0):
+                feeds["has_mask_input"] = np.array([flag], np.float32)
+                flags = torch.tensor([flag])
+                for net, file, where in pairs:
+                    ours = ExportedDecoder(net).eval()(embeddings[:1], *rest[:3], flags, rest[4])
+                    for name, left, right in zip(DECODER_OUTPUTS, ours, file.run(None, feeds)):
+                        compare(name + where, left, right)
         # A mask for every prompt, and padding points, which must change nothing.
         coords, labels, _, _, orig = example_prompt(embeddings, 3, 6, (300, 400))
         masks = torch.randn(3, 1, cfg.size // 2, cfg.size // 2)
         flags = torch.tensor([1.0, 0.0, 1.0])
-        low, _ = model.decode(embeddings[:1], coords, labels, masks, flags)
         feeds = {"image_embeddings": embeddings[:1], "mask_input": masks, "has_mask_input": flags, "orig_im_size": orig}
         feeds["point_coords"] = torch.cat([coords, torch.full((3, 9, 2), 7.0)], 1)
         feeds["point_labels"] = torch.cat([labels, -torch.ones(3, 9)], 1)
         feeds = {k: v.numpy() for k, v in feeds.items()}
-        compare("low_res_masks, padded", low, decoder.run(["low_res_masks"], feeds)[0])
-        feeds["orig_im_size"] = np.ones(2, np.float32)
-        assert decoder.run(["masks"], feeds)[0].shape == (3, 4, 1, 1), "an orig_im_size of (1, 1) must skip the upscaling"
+        for net, file, where in pairs:
+            low, _ = net.decode(embeddings[:1], coords, labels, masks, flags)
+            compare("low_res_masks, padded" + where, low, file.run(["low_res_masks"], feeds)[0])
+            shape = file.run(["masks"], feeds | {"orig_im_size": np.ones(2, np.float32)})[0].shape
+            assert shape == (3, 4, 1, 1), "an orig_im_size of (1, 1) must skip the upscaling"
     return worst
 
 
 def tolerance(name: str) -> float:
     """The largest difference that `verify` may find in this output."""
-    return COUNTED if name == "iou_predictions" else TOLERANCE
+    return COUNTED if name.startswith("iou_predictions") else TOLERANCE
 
 
 def main() -> None:
@@ -264,7 +275,7 @@ def main() -> None:
             print(f"{name}: largest relative difference to PyTorch {value:.2e}")
         if wrong := [f"{name} {tolerance(name):.0e}" for name, value in worst.items() if not value <= tolerance(name)]:
             raise SystemExit(f"the exported files do not agree with PyTorch: expected {', '.join(wrong)} at most; {args.out} is left as it was")
-        for key in FILES:
+        for key in (*FILES, WINDOW):
             (written / f"{key}.onnx").replace(args.out / f"{key}.onnx")
     write_bundle(args.out, model.cfg.size)
     for file in sorted(args.out.glob("*.onnx")):

@@ -19,6 +19,7 @@ Coordinates are pixels of the resized frame (longest side = S); the decoder adds
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
@@ -26,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segmenter_attention import TwoWayBlock, attend
+from segmenter_window import around
 
 # SAM's normalisation on the 0..255 scale (ImageNet's statistics times 255).
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -289,7 +291,16 @@ def unit(x: Tensor) -> Tensor:
 def longer_side(x: Tensor) -> int:
     """Of the last two axes; a tensor while exporting, where Python's ``max`` would make a constant of it."""
     rows, columns = x.shape[-2:]
-    return torch.maximum(rows, columns) if torch.onnx.is_in_onnx_export() else max(rows, columns)
+    return torch.maximum(rows, columns) if exporting() else max(rows, columns)
+
+
+EXPORTING = False
+
+
+def exporting() -> bool:
+    """Whether modules are written as ONNX Runtime runs them fastest: while exporting, and where `EXPORTING` is set for a trace
+    that becomes part of an export."""
+    return EXPORTING or torch.onnx.is_in_onnx_export()
 
 
 def repeat_images(x: Tensor, each: int) -> Tensor:
@@ -307,7 +318,7 @@ def unfold_pixels(x: Tensor, channels: int) -> Tensor:
 
     ONNX Runtime's DepthToSpace takes four times as long as the transposed convolution that does the same.
     """
-    if not torch.onnx.is_in_onnx_export():
+    if not exporting():
         return F.pixel_shuffle(x, 2)
     places = torch.eye(4).reshape(4, 1, 2, 2).repeat(channels, 1, 1, 1)
     return F.conv_transpose2d(x, places, stride=2, groups=channels)
@@ -316,7 +327,7 @@ def unfold_pixels(x: Tensor, channels: int) -> Tensor:
 def as_convolved(x: Tensor) -> Tensor:
     """``x`` in the layout that ONNX Runtime's convolutions work in, while exporting. Sums with their outputs stay in that layout only
     where both terms are in it, and a pooling of single pixels brings what is no convolution's output there."""
-    return F.max_pool2d(x, 1) if torch.onnx.is_in_onnx_export() else x
+    return F.max_pool2d(x, 1) if exporting() else x
 
 
 def head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
@@ -328,18 +339,21 @@ def mask_statistics(logits: Tensor, frame: int) -> tuple[Tensor, ...]:
     the mean probability inside, the stability (SAM's ratio of areas at a raised and a lowered threshold) at 1 and 3, the area
     as a share of ``frame`` places. All are smoothed by a pixel, so that they are defined where nothing is found."""
 
-    def area(x: Tensor) -> Tensor:
-        return x.to(logits.dtype).sum((2, 3))
-
     def ratio(part: Tensor, whole: Tensor) -> Tensor:
         return part / (whole + 1.0)
 
     probability = logits.sigmoid()
-    inside = area(logits > 0)
-    covered, total = area(probability * (logits > 0)), area(probability)
-    stability = [ratio(area(logits > t), area(logits > -t)) for t in (1.0, 3.0)]
+    thresholds = torch.tensor([0.0, 1.0, -1.0, 3.0, -3.0], device=logits.device).reshape(-1, 1, 1, 1)
+    areas = (logits.unsqueeze(1) > thresholds).to(logits.dtype).sum((3, 4))
+    inside, over_1, above_1, over_3, above_3 = areas.unbind(1)
+    covered, total = (probability * (logits > 0)).sum((2, 3)), probability.sum((2, 3))
     share = (inside + 1.0) / frame
+    stability = ratio(over_1, above_1), ratio(over_3, above_3)
     return ratio(covered, inside + total - covered), ratio(covered, inside), *stability, share.log() * 0.1
+
+
+Shared = tuple[Tensor, Tensor, Tensor]
+Draw = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class MaskDecoder(nn.Module):
@@ -374,27 +388,19 @@ class MaskDecoder(nn.Module):
         nn.init.zeros_(self.quality[-1].weight)
         nn.init.zeros_(self.quality[-1].bias)
 
-    def unfold(self, embeddings: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What all prompts of an image share: the embeddings at strides 16, 8, 4 and, still folded, 2."""
+    def unfold(self, embeddings: Tensor) -> Shared:
+        """What all prompts of an image share: the embeddings at strides 8, 4 and, still folded, 2."""
         return (
-            self.coarse(embeddings),
             self.shared_fine(embeddings),
             as_convolved(unfold_pixels(self.shared_finer(embeddings), self.cfg.finer)),
             unfold_pixels(self.shared_finest(embeddings), 4 * self.cfg.finest),
         )
 
-    def forward(
-        self,
-        shared: tuple[Tensor, Tensor, Tensor, Tensor],
-        tokens: Tensor,
-        valid: Tensor,
-        dense: Tensor,
-        image_place: Tensor,
-        seen: Tensor,
+    def look(
+        self, coarse: Tensor, dense: Tensor, tokens: Tensor, valid: Tensor, image_place: Tensor, seen: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """``shared`` (of one image, or one row a prompt) -> ``low_res [B, 4, H/2, W/2]`` and ``iou [B, 4]``."""
-        rows, columns = shared[0].shape[-2:]
-        image = shared[0] + self.dense_coarse(dense)
+        """The two-way transformer: states of the tokens, and the image ``[B, C, H/16, W/16]``."""
+        image = coarse + self.dense_coarse(dense)
         outputs = self.output_tokens + seen.to(self.output_tokens.dtype)
         place = torch.cat([outputs, tokens.to(outputs.dtype)], 1)
         live = torch.cat([torch.ones_like(outputs[:, :, 0], dtype=valid.dtype), valid], 1)
@@ -402,19 +408,24 @@ class MaskDecoder(nn.Module):
         state = place
         for block in self.blocks:
             state, image = block(state, image, place, image_place, bias)
+        return state, image
 
-        fine = double(self.to_fine(image)) + shared[1] + self.dense_fine(dense)
+    def draw(
+        self, shared: Shared, image: Tensor, dense: Tensor, kernels: Tensor, frame: Tensor | int
+    ) -> tuple[Tensor, Tensor]:
+        """``image [B, C, h, w]`` -> mask logits at stride 2, ``[B, 4, 8 h, 8 w]``, and what those say of themselves, ``[B, 20]``
+        (``mask_statistics``). ``kernels`` are of each mask the weights of the finest features and a bias."""
+        rows, columns = image.shape[-2:]
+        fine = double(self.to_fine(image)) + shared[0] + self.dense_fine(dense)
         fine = F.relu(fine)
         fine = F.relu(fine + self.fine(fine))
-        finer = F.relu(double(self.to_finer(fine)) + shared[2])
+        finer = F.relu(double(self.to_finer(fine)) + shared[1])
         finer = F.relu(finer + self.finer(finer))
         # Stride 2 stays folded (2x2 pixels side by side in the channels, channel-major) until only masks are left:
         # unfolding four masks is cheaper than unfolding the features.
-        finest = F.relu(self.to_finest(finer) + shared[3])
-
-        kernels = torch.stack([kernel(state[:, 1 + i]) for i, kernel in enumerate(self.kernels)], 1)
+        finest = F.relu(self.to_finest(finer) + shared[2])
         high, wide = 4 * rows, 4 * columns
-        if torch.onnx.is_in_onnx_export():
+        if exporting():
             finest = finest.reshape(-1, self.cfg.finest, 4 * high * wide)
             folded = (kernels[..., :-1] @ finest + kernels[..., -1:]).reshape(-1, 4 * NUM_MASKS, high, wide)
         else:
@@ -424,10 +435,18 @@ class MaskDecoder(nn.Module):
             folded = finest.permute(0, 2, 3, 1).reshape(-1, high * wide, 4 * self.cfg.finest) @ matrix
             folded = folded + kernels[..., -1].repeat_interleave(4, 1).unsqueeze(1)
             folded = folded.transpose(1, 2).reshape(-1, 4 * NUM_MASKS, high, wide)
-        low_res = unfold_pixels(folded, NUM_MASKS)
+        return unfold_pixels(folded, NUM_MASKS), torch.cat(mask_statistics(folded[:, ::4].detach(), frame), 1)
+
+    def forward(
+        self, draw: Draw, coarse: Tensor, dense: Tensor, tokens: Tensor, valid: Tensor, image_place: Tensor, seen: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """``low_res [B, 4, H/2, W/2]``, as ``draw`` makes it of image, dense prompt and kernels, and ``iou [B, 4]``. ``coarse``,
+        the embeddings at stride 16, is of one image or has one row a prompt."""
+        state, image = self.look(coarse, dense, tokens, valid, image_place, seen)
+        kernels = torch.stack([kernel(state[:, 1 + i]) for i, kernel in enumerate(self.kernels)], 1)
+        low_res, statistics = draw(image, dense, kernels)
         guess = self.iou(state[:, 0])
-        evidence = torch.cat([guess, *mask_statistics(folded[:, ::4].detach(), (2 * longer_side(shared[1])) ** 2), state[:, 0]], 1)
-        return low_res, guess + self.quality(evidence)
+        return low_res, guess + self.quality(torch.cat([guess, statistics, state[:, 0]], 1))
 
 
 class Segmenter(nn.Module):
@@ -439,6 +458,8 @@ class Segmenter(nn.Module):
         self.image_encoder = ImageEncoder(self.cfg)
         self.prompt_encoder = PromptEncoder(self.cfg)
         self.mask_decoder = MaskDecoder(self.cfg)
+        # `segmenter_window.windowed` sets it: masks are drawn about their prompts only.
+        self.window: Callable[..., tuple[Tensor, Tensor]] | None = None
 
     def resize(self, size: int) -> None:
         """Sets the input size. Weights do not depend on it, so one may train small and finish large."""
@@ -465,12 +486,22 @@ class Segmenter(nn.Module):
             maps = self.prompt_encoder.maps(coords.float(), labels.float(), embeddings)
         alike, seen = self.mask_decoder.likeness(embeddings, maps)
         dense = self.prompt_encoder.dense(maps, alike, mask_input, has_mask)
-        shared = self.mask_decoder.unfold(embeddings)
+        decoder, frame = self.mask_decoder, (2 * longer_side(embeddings)) ** 2
+        coarse = decoder.coarse(embeddings)
+        if self.window is None:
+            shared = decoder.unfold(embeddings)
+            if each > 1:
+                shared = tuple(repeat_images(m, each) for m in shared)
+            draw = lambda *rest: decoder.draw(shared, *rest, frame)  # noqa: E731
+        else:
+            windows = around(coords, labels, has_mask, coarse)
+            frame = frame if isinstance(frame, Tensor) else torch.tensor(frame)
+            draw = lambda *rest: self.window(embeddings, *rest, frame, windows)  # noqa: E731
         with torch.autocast(coords.device.type, enabled=False):
-            places = self.prompt_encoder.image_positions(shared[0])
+            places = self.prompt_encoder.image_positions(coarse)
         if each > 1:
-            shared = tuple(repeat_images(m, each) for m in shared)
-        return self.mask_decoder(shared, tokens, valid, dense, places, seen)
+            coarse = repeat_images(coarse, each)
+        return decoder(draw, coarse, dense, tokens, valid, places, seen)
 
 
 class ExportedDecoder(nn.Module):
