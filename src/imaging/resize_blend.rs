@@ -35,8 +35,26 @@ impl<'w> Blending<'w> {
         let done = self.vnni.as_ref().map_or(0, |vnni| vnni.blend_levels(&row, target));
         #[cfg(not(target_arch = "x86_64"))]
         let done = 0;
-        self.sum(|tap| &row(tap)[done..], sums, target.len() - done);
-        round(sums, &mut target[done..]);
+        let (row, target) = (|tap: usize| &row(tap)[done..], &mut target[done..]);
+        match self.weights.len() {
+            _ if target.is_empty() => {}
+            // The short ways do not clamp.
+            length if self.overshoots || length > 8 => {
+                self.sum(row, sums, target.len());
+                round(sums, target);
+            }
+            0..=2 => self.blend_tap_levels::<2>(row, target),
+            3..=4 => self.blend_tap_levels::<4>(row, target),
+            5..=6 => self.blend_tap_levels::<6>(row, target),
+            _ => self.blend_tap_levels::<8>(row, target),
+        }
+    }
+
+    /// Blends up to `N` taps to levels; the row of the first stands in for those that are not there.
+    fn blend_tap_levels<'a, const N: usize>(&self, row: impl Fn(usize) -> &'a [u8], target: &mut [u8]) {
+        let weight = |tap: usize| self.weights.get(tap).copied().unwrap_or(0);
+        let there = |tap: usize| row(if tap < self.weights.len() { tap } else { 0 });
+        blend_levels::<N>(std::array::from_fn(there), std::array::from_fn(weight), target);
     }
 
     /// As [`Self::blend_levels`], and turns a level into a value.
@@ -121,6 +139,20 @@ multiversioned! {
                 sum = sum.wrapping_add(weight.wrapping_mul(i32::from(row[x])));
             }
             *value = (sum >> WEIGHT_BITS) as f32 * scale + offset;
+        }
+    }
+}
+
+multiversioned! {
+    /// As [`blend`], but leaves it at levels.
+    fn blend_levels<const N: usize>(rows: [&[u8]; N], weights: [i32; N], target: &mut [u8]) {
+        let rows = rows.map(|row| &row[..target.len()]);
+        for (x, level) in target.iter_mut().enumerate() {
+            let mut sum = HALF;
+            for (row, weight) in rows.iter().zip(weights) {
+                sum = sum.wrapping_add(weight.wrapping_mul(i32::from(row[x])));
+            }
+            *level = (sum >> WEIGHT_BITS) as u8;
         }
     }
 }

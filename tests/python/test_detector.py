@@ -218,6 +218,7 @@ def test_a_file_that_does_not_agree_never_reaches_the_bundle(script, monkeypatch
     digest = hashlib.sha256(b"new").hexdigest()
     monkeypatch.setattr(detector, "difference", lambda *_: 0.0)
     monkeypatch.setattr(segmenter, "verify", lambda *_: {"masks": 0.0})
+    monkeypatch.setattr(segmenter, "decoder_times", lambda *_: [1.0, 1.0])
     monkeypatch.setattr(sys, "argv", ["export", "--out", str(tmp_path), "--random"])
     assert detector.main() == 0
     assert (tmp_path / "bundle.toml").read_text() == manifest.replace("old", digest)

@@ -72,10 +72,11 @@ def test_a_real_tagger_gives_the_scores_of_onnx_runtime(program, environment, mo
     tagged = 0
     for number, photo in enumerate(sorted((SHARED / "photos/images").glob("*.jpg"))[::5]):
         pixels = rgb(photo)
-        # Along x first, as Pillow had it when models were trained; 13 turns it round for upright pictures, which moves
-        # some values by one level.
-        narrow = Image.fromarray(pixels).resize((224, pixels.shape[0]), Image.Resampling.BILINEAR)
-        small = np.asarray(narrow.resize((224, 224), Image.Resampling.BILINEAR))
+        # Along y first, as we do; Pillow does so by itself only where the height shrinks much more than the width. The order
+        # moves some values by one level.
+        assert pixels.shape[0] > 224
+        low = Image.fromarray(pixels).resize((pixels.shape[1], 224), Image.Resampling.BILINEAR)
+        small = np.asarray(low.resize((224, 224), Image.Resampling.BILINEAR))
         (scores,) = session.run(None, {session.get_inputs()[0].name: small[None]})
         probabilities = scores[0].astype(np.float32) / 256
         best = [at for at in np.argsort(-probabilities, kind="stable") if at > 0 and probabilities[at] > rules["threshold"]]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -193,18 +194,19 @@ def write_bundle(out: Path, size: int) -> None:
     name_cpu_files(out, {FILES[1]: out / f"{WINDOW}.onnx"})
 
 
-def verify(model: Segmenter, out: Path) -> dict[str, float]:
-    """Largest differences between PyTorch (weights as stored) and ONNX Runtime, over several shapes of image and prompt."""
+def session(out: Path, name: str):
+    """A file of `out` in ONNX Runtime, on one thread."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
+    return ort.InferenceSession(str(out / f"{name}.onnx"), options, providers=["CPUExecutionProvider"])
 
-    def session(name: str) -> ort.InferenceSession:
-        return ort.InferenceSession(str(out / f"{name}.onnx"), options, providers=["CPUExecutionProvider"])
 
-    encoder, decoder, window = session(FILES[0]), session(FILES[1]), session(WINDOW)
-    pairs = [(model, decoder, ""), (windowed(model), window, ", in windows")]
+def verify(model: Segmenter, out: Path) -> dict[str, float]:
+    """Largest differences between PyTorch (weights as stored) and ONNX Runtime, over several shapes of image and prompt."""
+    encoder = session(out, FILES[0])
+    pairs = [(model, session(out, FILES[1]), ""), (windowed(model), session(out, WINDOW), ", in windows")]
     worst: dict[str, float] = {}
 
     def compare(name: str, ours: torch.Tensor, theirs: np.ndarray) -> None:
@@ -254,6 +256,29 @@ def verify(model: Segmenter, out: Path) -> dict[str, float]:
     return worst
 
 
+def decoder_times(model: Segmenter, out: Path, boxes: int, part: float) -> list[float]:
+    """Milliseconds, medians, that either decoder takes for so many boxes whose sides are a `part` of the picture's longer one."""
+    rows, columns = 2 * (model.cfg.size * 3 // 4 // MULTIPLE + 1), model.cfg.size // 8
+    generator = np.random.default_rng(5)
+    start = generator.uniform(0, 1 - part, (boxes, 1, 2)) * [8 * columns, 8 * rows]
+    feeds = dict(
+        image_embeddings=generator.normal(size=(1, model.cfg.embed, rows, columns)),
+        point_coords=np.concatenate([start, start + part * model.cfg.size], 1),
+        point_labels=np.tile([2.0, 3.0], (boxes, 1)),
+        mask_input=np.zeros((1, 1, 4 * rows, 4 * columns)),
+        has_mask_input=np.zeros(1),
+        orig_im_size=np.ones(2),
+    )
+    feeds = {name: value.astype(np.float32) for name, value in feeds.items()}
+    decoders, times = [session(out, name) for name in (FILES[1], WINDOW)], []
+    for _ in range(30):
+        for decoder in decoders:
+            began = time.perf_counter()
+            decoder.run(DECODER_OUTPUTS[1:], feeds)
+            times.append((time.perf_counter() - began) * 1e3)
+    return [float(np.median(times[which::2])) for which in (0, 1)]
+
+
 def tolerance(name: str) -> float:
     """The largest difference that `verify` may find in this output."""
     return COUNTED if name.startswith("iou_predictions") else TOLERANCE
@@ -275,6 +300,9 @@ def main() -> None:
             print(f"{name}: largest relative difference to PyTorch {value:.2e}")
         if wrong := [f"{name} {tolerance(name):.0e}" for name, value in worst.items() if not value <= tolerance(name)]:
             raise SystemExit(f"the exported files do not agree with PyTorch: expected {', '.join(wrong)} at most; {args.out} is left as it was")
+        for boxes in (1, 2, 4):
+            whole, window = decoder_times(model, written, boxes, 1 / 6)
+            print(f"mask decoder, {boxes} boxes of a sixth of the picture's side: {whole:.1f} ms, in windows {window:.1f} ms")
         for key in (*FILES, WINDOW):
             (written / f"{key}.onnx").replace(args.out / f"{key}.onnx")
     write_bundle(args.out, model.cfg.size)
