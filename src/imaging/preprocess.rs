@@ -232,7 +232,8 @@ impl Preprocessor {
         &self.config
     }
 
-    /// Resizes `image` (as Pillow's antialiased resampling, to the level; a bilinear reduction at most one off), normalises it and writes it to `out` as
+    /// Resizes `image` (as Pillow's antialiased resampling, to the bit, but for bilinear reductions, where a level may differ
+    /// by one: they begin with the other axis), normalises it and writes it to `out` as
     /// `[3, H, W]` in RGB order; padding is 0 after normalising. `H` and `W` are those of
     /// [`ResizeRule::placement`]'s `input`, and `out` must have exactly that room.
     ///
