@@ -58,8 +58,10 @@ pub(super) const WEIGHT_BITS: u32 = 32 - 8 - 2;
 /// Added before the fractional bits are dropped.
 pub(super) const HALF: i32 = 1 << (WEIGHT_BITS - 1);
 
-/// Rows resized along x before they are needed, in one pass with the one that is.
-const AHEAD: usize = 3;
+/// Rows resized along x in one pass.
+const TOGETHER: usize = 4;
+/// Where x comes first, those of them that are not needed yet.
+const AHEAD: usize = TOGETHER - 1;
 
 /// Which samples make each output sample along one axis, and by what weights.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -117,9 +119,6 @@ pub(super) struct Affine {
 
 /// Pairs of sizes whose weights are kept: those of a few cameras that take turns.
 const KEPT: usize = 4;
-
-/// Rows resized along x in one pass where y came first.
-const TOGETHER: usize = 4;
 
 /// What is needed to resize images of one size to another.
 #[derive(Debug)]
@@ -321,7 +320,7 @@ fn resize_along_x(
         && let Ok(mut places) = ring.get_disjoint_mut([place(y), place(y + 1), place(y + 2), place(y + 3)])
     {
         columns.resize_rows([a, b, c, d], &mut places);
-        return 1 + AHEAD;
+        return TOGETHER;
     }
     let target = &mut ring[place(y)];
     if let Some(row) = row(y) {

@@ -52,7 +52,7 @@ def test_a_signal_ends_it_while_models_are_being_loaded(start):
     """A loader that cannot be interrupted must not be at work in a library that is being taken down."""
     from peer import until
 
-    for turn in range(0, 12, 2):
+    for turn in range(12):
         running = start("node", "--ros-args", "-p", "classes:=[mug]", "-r", f"image:={IMAGE}")
         until(lambda pid=running.process.pid: catches(pid, signal.SIGINT), END, "a handler of SIGINT")
         time.sleep(turn * 0.1)
