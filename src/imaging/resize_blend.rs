@@ -57,7 +57,8 @@ impl<'w> Blending<'w> {
         blend_levels::<N>(std::array::from_fn(there), std::array::from_fn(weight), target);
     }
 
-    /// As [`Self::blend_levels`], and turns a level into a value.
+    /// As [`Self::blend_levels`], and turns a level into a value. To do that in a second step, as where y comes first, took a
+    /// quarter longer for enlarged pictures.
     pub(super) fn blend_values<'a>(
         &self,
         row: impl Fn(usize) -> &'a [u8],
