@@ -134,8 +134,11 @@ fn steady_state_allocates_nothing_of_image_size() {
             upscaler.upscale(logits, ImageSize::new(64, 48), &placement, None, &mut mask).unwrap();
             encoder.encode(&mask, &mut result.instances[0].mask);
             result.instances[0].mask.decode_into(&mut mask).unwrap();
-            for (id, &bit) in result.instance_ids.iter_mut().zip(mask.data()) {
-                *id = u16::from(bit);
+            for (y, row) in mask.rows() {
+                let start = (y * SIZE.width + mask.bounds().x0) as usize;
+                for (id, &bit) in result.instance_ids[start..].iter_mut().zip(row) {
+                    *id = u16::from(bit);
+                }
             }
             draw_overlay(&image, &result, &mut overlay).unwrap();
         }

@@ -62,7 +62,7 @@ proptest! {
     ) {
         let mut mask = BinaryMask::from_row_major(old_size, &old_bits).unwrap();
         RunLengths::from_row_major(&bits, size).unwrap().decode_into(&mut mask).unwrap();
-        prop_assert_eq!(mask.data(), &bits[..]);
+        prop_assert_eq!(mask.to_row_major(), &bits[..]);
         prop_assert_eq!(mask.area(), bits.iter().map(|&bit| u64::from(bit)).sum::<u64>());
         // And the tight bounds it now has do not lead the encoder astray.
         prop_assert_eq!(RunLengths::from_mask(&mask).counts, count_runs(&bits, size));
@@ -108,7 +108,7 @@ fn run_lengths_with_empty_runs_inside_still_decode() {
     let runs = RunLengths { size, counts: vec![1, 2, 0, 1, 2] };
     let mut mask = BinaryMask::default();
     runs.decode_into(&mut mask).unwrap();
-    assert_eq!(mask.data(), [0, 1, 0, 1, 1, 0]);
+    assert_eq!(mask.to_row_major(), [0, 1, 0, 1, 1, 0]);
     assert_eq!(runs.bounding_box(), Some(PixelRect { x0: 0, y0: 0, x1: 2, y1: 2 }));
 }
 

@@ -171,8 +171,8 @@ fn pointed(points: &[(PixelPoint, bool)]) -> ObjectPrompt {
 fn around(instance: &LabeledInstance) -> PixelBox {
     let mut mask = BinaryMask::default();
     instance.mask.decode_into(&mut mask).unwrap();
-    let set = (0..SIZE.area() as u32).filter(|&at| mask.data()[at as usize] == 1);
-    let set: Vec<(u32, u32)> = set.map(|at| (at % SIZE.width, at / SIZE.width)).collect();
+    let set = (0..).zip(mask.to_row_major()).filter(|&(_, bit)| bit == 1);
+    let set: Vec<(u32, u32)> = set.map(|(at, _)| (at % SIZE.width, at / SIZE.width)).collect();
     let (x, y) = (|| set.iter().map(|p| p.0), || set.iter().map(|p| p.1));
     PixelBox {
         x0: x().min().unwrap() as f32,

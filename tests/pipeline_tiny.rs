@@ -21,7 +21,7 @@ fn iou_with_cell(result: &FrameResult, instance: usize, column: u32, row: u32) -
     result.instances[instance].mask.decode_into(&mut mask).unwrap();
     let bbox = cell(result.size, column, row);
     let (mut both, mut either) = (0_u32, 0_u32);
-    for (index, &bit) in mask.data().iter().enumerate() {
+    for (index, &bit) in mask.to_row_major().iter().enumerate() {
         let (x, y) = (index as u32 % result.size.width, index as u32 / result.size.width);
         let (x, y) = (x as f32 + 0.5, y as f32 + 0.5);
         let inside = x > bbox.x0 && x < bbox.x1 && y > bbox.y0 && y < bbox.y1;

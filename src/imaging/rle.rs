@@ -27,6 +27,8 @@ pub struct RunLengthEncoder {
     slots: Vec<u32>,
     /// Rows of the changes, by column, then row.
     sorted: Vec<u64>,
+    /// A row without a set pixel.
+    unset: Vec<u8>,
 }
 
 impl RunLengthEncoder {
@@ -36,27 +38,30 @@ impl RunLengthEncoder {
         out.size = size;
         out.counts.clear();
         let bounds = mask.bounds();
-        let (width, height) = (size.width as usize, u64::from(size.height));
         self.changes.clear();
         if !bounds.is_empty() {
             // A column's first pixel follows the last one of the column before. Columns past the bounds differ only
             // where that last pixel is set.
-            let end = (bounds.x1 as usize + 1).min(width);
-            let (x0, data) = (bounds.x0 as usize, mask.data());
-            let row = |y: u32| &data[y as usize * width..][..width];
-            if bounds.y0 == 0 || bounds.y1 == size.height {
-                let (top, bottom) = (row(0), row(size.height - 1));
-                if x0 == 0 && top[0] != 0 {
-                    self.changes.push((0, 0));
-                }
-                let from = x0.max(1);
-                differences(&top[from..end], &bottom[from - 1..end - 1], from, 0, &mut self.changes);
+            let end = (bounds.x1 + 1).min(size.width);
+            let (top, bottom) = (mask.row(0), mask.row(size.height - 1));
+            let bit = |row: &[u8], x: Option<u32>| x.and_then(|x| row.get(x as usize)).is_some_and(|&bit| bit != 0);
+            if !(top.is_empty() && bottom.is_empty()) {
+                let column = |x: u32| x.checked_sub(bounds.x0);
+                let before = |x: u32| column(x.checked_sub(1)?);
+                let differs = |&x: &u32| bit(top, column(x)) != bit(bottom, before(x));
+                self.changes.extend((bounds.x0..end).filter(differs).map(|x| (x, 0)));
             }
-            let x1 = bounds.x1 as usize;
-            for y in bounds.y0.max(1)..(bounds.y1 + 1).min(size.height) {
-                differences(&row(y)[x0..x1], &row(y - 1)[x0..x1], x0, y, &mut self.changes);
+            if self.unset.len() < bounds.width() as usize {
+                self.unset.resize(bounds.width() as usize, 0);
             }
-            self.sort(x0, end, height);
+            let unset = &self.unset[..bounds.width() as usize];
+            let mut above = if bounds.y0 == 0 { top } else { unset };
+            let below = (bounds.y1 < size.height).then_some((bounds.y1, unset));
+            for (y, row) in mask.rows().skip(usize::from(bounds.y0 == 0)).chain(below) {
+                differences(row, above, bounds.x0 as usize, y, &mut self.changes);
+                above = row;
+            }
+            self.sort(bounds.x0 as usize, end as usize, u64::from(size.height));
         }
         let mut last = 0;
         for &position in &self.sorted[..self.changes.len()] {

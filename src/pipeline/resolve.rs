@@ -292,16 +292,16 @@ impl Drop for Resolver {
 
 /// Gives the free pixels of `mask` to an object.
 fn paint(mask: &BinaryMask, instance_id: u32, class_id: u16, out: &mut FrameResult) {
-    let PixelRect { x0, x1, y0, y1 } = mask.bounds();
+    let PixelRect { x0, x1, .. } = mask.bounds();
     let width = mask.size().width as usize;
     let id = u16::try_from(instance_id).unwrap_or(u16::MAX);
-    for y in y0..y1 {
-        let row = y as usize * width;
-        let span = row + x0 as usize..row + x1 as usize;
+    for (y, bits) in mask.rows() {
+        let start = y as usize * width;
+        let span = start + x0 as usize..start + x1 as usize;
         let (Some(ids), Some(classes)) = (out.instance_ids.get_mut(span.clone()), out.semantic.get_mut(span)) else {
             return;
         };
-        paint_row(mask.row_in_bounds(y), (id, class_id), ids, classes);
+        paint_row(bits, (id, class_id), ids, classes);
     }
 }
 

@@ -2,12 +2,14 @@
 
 use super::geometry::{ImageSize, PixelRect};
 
-/// A binary mask over a whole image, one byte per pixel. Its buffer is reused between frames.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A binary mask over a whole image, of which only a rectangle around the object is kept, one byte per pixel: an object
+/// that fills a fiftieth of the picture takes a fiftieth of its memory. Its buffer is reused between frames.
+#[derive(Clone, Debug, Default)]
 pub struct BinaryMask {
     size: ImageSize,
-    data: Vec<u8>,
     bounds: PixelRect,
+    /// The rows of `bounds`, one behind the other.
+    data: Vec<u8>,
 }
 
 impl BinaryMask {
@@ -17,21 +19,27 @@ impl BinaryMask {
     pub fn from_row_major(size: ImageSize, bytes: &[u8]) -> Option<Self> {
         (bytes.len() == size.area()).then(|| Self {
             size,
-            data: bytes.iter().map(|&byte| u8::from(byte != 0)).collect(),
             bounds: PixelRect::full(size),
+            data: bytes.iter().map(|&byte| u8::from(byte != 0)).collect(),
         })
+    }
+
+    /// `size.area()` bytes, row-major, 0 or 1.
+    #[must_use]
+    pub fn to_row_major(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.size.area()];
+        let columns = self.bounds.x0 as usize..self.bounds.x1 as usize;
+        for (y, row) in self.rows() {
+            let start = y as usize * self.size.width as usize;
+            bytes[start + columns.start..start + columns.end].copy_from_slice(row);
+        }
+        bytes
     }
 
     /// Size of the image the mask covers.
     #[must_use]
     pub const fn size(&self) -> ImageSize {
         self.size
-    }
-
-    /// `size.area()` bytes, row-major, 0 or 1.
-    #[must_use]
-    pub fn data(&self) -> &[u8] {
-        &self.data
     }
 
     /// Bytes that it keeps allocated.
@@ -46,83 +54,59 @@ impl BinaryMask {
         self.bounds
     }
 
-    /// The bytes of row `y` within the columns of [`Self::bounds`]; empty outside the image.
+    /// The rows of [`Self::bounds`], each with its `y`: a byte, 0 or 1, for each of its columns.
+    pub fn rows(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        (self.bounds.y0..).zip(self.data.chunks_exact(self.bounds.width().max(1) as usize))
+    }
+
+    /// Row `y` of [`Self::bounds`]; empty outside.
     #[must_use]
-    pub fn row_in_bounds(&self, y: u32) -> &[u8] {
-        let row = y as usize * self.size.width as usize;
-        self.data.get(row + self.bounds.x0 as usize..row + self.bounds.x1 as usize).unwrap_or_default()
+    pub fn row(&self, y: u32) -> &[u8] {
+        let width = self.bounds.width() as usize;
+        let start = y.checked_sub(self.bounds.y0).map(|row| row as usize * width);
+        start.and_then(|start| self.data.get(start..start + width)).unwrap_or_default()
     }
 
     /// Number of set pixels.
     #[must_use]
     pub fn area(&self) -> u64 {
-        (self.bounds.y0..self.bounds.y1)
-            .map(|y| self.row_in_bounds(y).iter().map(|&bit| u64::from(bit)).sum::<u64>())
-            .sum()
+        self.data.iter().map(|&bit| u64::from(bit)).sum()
     }
 
-    /// Gives the mask `size` with no pixel set, keeping the allocation where it is large enough; only the pixels that
-    /// can be set are cleared.
+    /// Gives the mask `size` with no pixel set.
     pub fn reset(&mut self, size: ImageSize) {
-        if size == self.size {
-            let (width, bounds) = (size.width as usize, self.bounds);
-            for y in bounds.y0..bounds.y1 {
-                let row = y as usize * width;
-                if let Some(bits) = self.data.get_mut(row + bounds.x0 as usize..row + bounds.x1 as usize) {
-                    bits.fill(0);
-                }
-            }
-        } else {
-            self.data.clear();
-            self.data.resize(size.area(), 0);
-            self.size = size;
-        }
-        self.bounds = PixelRect::default();
+        *self = Self { size, bounds: PixelRect::default(), data: std::mem::take(&mut self.data) };
+        self.data.clear();
     }
 
-    /// Fills a mask that is empty within `rect` (clipped to the image): `mark` names the pixels `(x, y)` at which a column
-    /// changes, read from the top, between unset and set. A pixel named twice cancels itself out; pixels outside `rect`
-    /// are ignored. Widens [`Self::bounds`] by `rect`.
+    /// Fills the mask within `rect`, clipped to the image, and leaves nothing outside: `mark` names the pixels `(x, y)` at
+    /// which a column changes, read from the top, between unset and set. A pixel named twice cancels itself out; pixels
+    /// outside `rect` are ignored.
     pub fn fill_down(&mut self, rect: PixelRect, mark: impl FnOnce(&mut dyn FnMut(u32, u32))) {
-        let rect = rect.intersection(&PixelRect::full(self.size));
-        self.write_rows(rect, |_, _| {});
-        let width = self.size.width as usize;
+        self.write_rows(rect, |_, row| row.fill(0));
+        let (rect, width) = (self.bounds, self.bounds.width() as usize);
         mark(&mut |x, y| {
             if (rect.x0..rect.x1).contains(&x) && (rect.y0..rect.y1).contains(&y) {
-                self.data[y as usize * width + x as usize] ^= 1;
+                self.data[(y - rect.y0) as usize * width + (x - rect.x0) as usize] ^= 1;
             }
         });
-        for y in rect.y0 as usize + 1..rect.y1 as usize {
-            let (above, below) = self.data.split_at_mut(y * width);
-            let above = &above[(y - 1) * width..];
-            let columns = rect.x0 as usize..rect.x1 as usize;
-            for (bit, over) in below[columns.clone()].iter_mut().zip(&above[columns]) {
+        for start in (0..self.data.len()).step_by(width.max(1)).skip(1) {
+            let (above, below) = self.data.split_at_mut(start);
+            for (bit, over) in below[..width].iter_mut().zip(&above[start - width..]) {
                 *bit ^= over;
             }
         }
     }
 
-    /// Calls `write(y, columns)` for each row of `rect`, clipped to the image; `columns` are the bytes of `rect` in that
-    /// row, to be left at 0 or 1. Widens [`Self::bounds`] by `rect`.
+    /// Calls `write(y, columns)` for each row of `rect`, clipped to the image, and leaves nothing outside; `columns` are the
+    /// bytes of `rect` in that row, to be set to 0 or 1: what they hold is left from earlier.
     pub fn write_rows(&mut self, rect: PixelRect, mut write: impl FnMut(u32, &mut [u8])) {
         let rect = rect.intersection(&PixelRect::full(self.size));
-        if rect.is_empty() {
-            return;
-        }
-        self.bounds = if self.bounds.is_empty() {
-            rect
-        } else {
-            PixelRect {
-                x0: self.bounds.x0.min(rect.x0),
-                y0: self.bounds.y0.min(rect.y0),
-                x1: self.bounds.x1.max(rect.x1),
-                y1: self.bounds.y1.max(rect.y1),
-            }
-        };
-        let width = self.size.width as usize;
-        let rows = self.data.chunks_exact_mut(width).enumerate().take(rect.y1 as usize).skip(rect.y0 as usize);
-        for (y, row) in rows {
-            write(y as u32, &mut row[rect.x0 as usize..rect.x1 as usize]);
+        self.bounds = if rect.is_empty() { PixelRect::default() } else { rect };
+        let width = self.bounds.width() as usize;
+        self.data.resize(width * self.bounds.height() as usize, 0);
+        for (y, row) in (self.bounds.y0..).zip(self.data.chunks_exact_mut(width.max(1))) {
+            write(y, row);
         }
     }
 }

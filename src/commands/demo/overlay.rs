@@ -102,7 +102,7 @@ fn to_result(message: &LabeledMaskArray, size: ImageSize) -> Result<FrameResult>
         let runs = RunLengths { size, counts: mask.counts.clone() };
         runs.decode_into(&mut pixels)?;
         let id = u16::try_from(mask.instance_id).context("an instance id does not fit 16 bits")?;
-        for (own, &set) in result.instance_ids.iter_mut().zip(pixels.data()) {
+        for (own, &set) in result.instance_ids.iter_mut().zip(&pixels.to_row_major()) {
             if set != 0 {
                 *own = id;
             }
