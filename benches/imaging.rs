@@ -87,7 +87,7 @@ fn masks(criterion: &mut Criterion) {
         let placement = ResizeRule::LongestSide { side: SAM_SIDE, multiple: SAM_SIDE }.placement(size);
         let (mut upscaler, mut mask) = (MaskUpscaler::new(), BinaryMask::default());
         criterion.bench_function(&format!("masks/upscale/{size}"), |b| {
-            b.iter(|| upscaler.upscale(black_box(&logits), LOW_RES, &placement, None, &mut mask).unwrap());
+            b.iter(|| upscaler.upscale(black_box(&logits), LOW_RES, &placement, &mut mask).unwrap());
         });
         let (mut encoder, mut runs) = (RunLengthEncoder::default(), RunLengths::default());
         criterion.bench_function(&format!("masks/run_lengths/{size}"), |b| {
@@ -95,7 +95,7 @@ fn masks(criterion: &mut Criterion) {
         });
         criterion.bench_function(&format!("masks/upscale_and_run_lengths/{size}"), |b| {
             b.iter(|| {
-                upscaler.upscale(black_box(&logits), LOW_RES, &placement, None, &mut mask).unwrap();
+                upscaler.upscale(black_box(&logits), LOW_RES, &placement, &mut mask).unwrap();
                 encoder.encode(&mask, &mut runs);
             });
         });

@@ -131,7 +131,7 @@ fn steady_state_allocates_nothing_of_image_size() {
             for (preprocessor, input) in &mut inputs {
                 preprocessor.run(&image, input).unwrap();
             }
-            upscaler.upscale(logits, ImageSize::new(64, 48), &placement, None, &mut mask).unwrap();
+            upscaler.upscale(logits, ImageSize::new(64, 48), &placement, &mut mask).unwrap();
             encoder.encode(&mask, &mut result.instances[0].mask);
             result.instances[0].mask.decode_into(&mut mask).unwrap();
             for (y, row) in mask.rows() {

@@ -4,6 +4,8 @@
 //! thresholds at 0, both resizes bilinear with `align_corners = false`. Each resize is linear and separable, so both
 //! together are one weighting of at most four neighbouring logits per axis: the big intermediate is never made.
 
+use std::ops::Range;
+
 use super::{preprocess::Placement, simd::multiversioned};
 use crate::types::{BinaryMask, ImageSize, PixelRect};
 
@@ -11,6 +13,8 @@ use crate::types::{BinaryMask, ImageSize, PixelRect};
 pub const MASK_THRESHOLD: f32 = 0.0;
 /// Most low-resolution samples that share in one output sample, per axis.
 const TAPS: usize = 4;
+/// Output columns that are made at once.
+const LANES: usize = 8;
 
 /// Logits that cannot be upscaled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,11 +75,111 @@ impl Blend {
         blend
     }
 
-    /// The output samples that any of the logits `from..to` takes part in, within `limit`.
-    fn touched(&self, from: u32, to: u32, limit: (u32, u32)) -> (u32, u32) {
-        let start = self.first.partition_point(|&first| first + TAPS as u32 <= from) as u32;
-        let end = self.first.partition_point(|&first| first < to) as u32;
-        (start.max(limit.0), end.min(limit.1))
+    /// The output samples that any of the logits `from..to` takes part in.
+    fn touched(&self, from: u32, to: u32) -> Range<usize> {
+        let start = self.first.partition_point(|&first| first + TAPS as u32 <= from);
+        start..self.first.partition_point(|&first| first < to)
+    }
+}
+
+/// Which logits make [`LANES`] neighbouring output columns.
+#[derive(Debug)]
+struct Columns {
+    /// First of as many neighbouring logits.
+    base: usize,
+    /// Whether no column takes others.
+    near: bool,
+    /// First of [`TAPS`] neighbouring logits for each column, counted from `base`.
+    offsets: [u32; LANES],
+    /// By tap, then column.
+    weights: [[f32; LANES]; TAPS],
+}
+
+impl Columns {
+    /// The blends of rows that are `low` long. Columns past the end weigh nothing.
+    fn all(blend: &Blend, low: u32) -> Vec<Self> {
+        let group = |(first, weights): (&[u32], &[[f32; TAPS]])| {
+            let base = first[0].min(low.saturating_sub(LANES as u32));
+            let last = first[first.len() - 1] - base;
+            Self {
+                base: base as usize,
+                near: last as usize + TAPS <= LANES && low as usize >= LANES,
+                offsets: std::array::from_fn(|lane| first.get(lane).map_or(last, |first| first - base)),
+                weights: std::array::from_fn(|tap| {
+                    std::array::from_fn(|lane| weights.get(lane).map_or(0.0, |weights| weights[tap]))
+                }),
+            }
+        };
+        blend.first.chunks(LANES).zip(blend.weights.chunks(LANES)).map(group).collect()
+    }
+
+    /// First logit that takes part.
+    const fn start(&self) -> usize {
+        self.base + self.offsets[0] as usize
+    }
+
+    /// Logit after the last that takes part.
+    const fn end(&self) -> usize {
+        self.base + self.offsets[LANES - 1] as usize + TAPS
+    }
+
+    /// Makes the columns of one row.
+    fn blend(&self, row: &[f32], out: &mut [f32; LANES]) {
+        for (lane, value) in out.iter_mut().enumerate() {
+            let taps = &row[self.base + self.offsets[lane] as usize..][..TAPS];
+            let part = |tap: usize| taps[tap] * self.weights[tap][lane];
+            *value = part(0) + part(1) + part(2) + part(3);
+        }
+    }
+
+    /// As [`Self::blend`], to the bit.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn blend_near(&self, row: &[f32], out: &mut [f32; LANES]) {
+        use std::arch::x86_64::*;
+        let Some(logits) = row.get(self.base..).and_then(<[f32]>::first_chunk::<LANES>).filter(|_| self.near) else {
+            return self.blend(row, out);
+        };
+        // SAFETY: every pointer is to an array of eight values of 32 bits.
+        let (logits, offsets, weights) = unsafe {
+            let weights = self.weights.each_ref().map(|weights| _mm256_loadu_ps(weights.as_ptr()));
+            (_mm256_loadu_ps(logits.as_ptr()), _mm256_loadu_si256(self.offsets.as_ptr().cast()), weights)
+        };
+        let part = |tap: i32, weights| {
+            let taps = _mm256_permutevar8x32_ps(logits, _mm256_add_epi32(offsets, _mm256_set1_epi32(tap)));
+            _mm256_mul_ps(taps, weights)
+        };
+        let [a, b, c, d] = weights;
+        let sum = _mm256_add_ps(_mm256_add_ps(part(0, a), part(1, b)), part(2, c));
+        // SAFETY: as above.
+        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), _mm256_add_ps(sum, part(3, d))) };
+    }
+}
+
+/// Resizes rows of logits, `low` long, along x.
+fn widen(columns: &[Columns], logits: &[f32], low: usize, wide: &mut [f32]) {
+    let rows = || logits.chunks_exact(low);
+    let width = columns.len() * LANES;
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2")]
+        fn widen_row(columns: &[Columns], row: &[f32], wide: &mut [f32]) {
+            for (columns, out) in columns.iter().zip(wide.as_chunks_mut().0) {
+                columns.blend_near(row, out);
+            }
+        }
+        if std::arch::is_x86_feature_detected!("avx2") {
+            for (row, wide) in rows().zip(wide.chunks_exact_mut(width)) {
+                // SAFETY: the processor has AVX2.
+                unsafe { widen_row(columns, row, wide) };
+            }
+            return;
+        }
+    }
+    for (row, wide) in rows().zip(wide.chunks_exact_mut(width)) {
+        for (columns, out) in columns.iter().zip(wide.as_chunks_mut().0) {
+            columns.blend(row, out);
+        }
     }
 }
 
@@ -84,9 +188,9 @@ impl Blend {
 pub struct MaskUpscaler {
     size: ImageSize,
     placement: Option<Placement>,
-    columns: Blend,
+    columns: Vec<Columns>,
     rows: Blend,
-    /// Logits resized along x: rows of the region's width.
+    /// Logits resized along x: rows of the object's width.
     wide: Vec<f32>,
 }
 
@@ -98,8 +202,7 @@ impl MaskUpscaler {
     }
 
     /// Turns the `logits` of one mask, rows and columns of `size`, into `out`, a mask over the whole image of `placement`
-    /// (whose `input` the logits cover). Pixels outside `region` stay unset; `None` is the whole image. The time taken
-    /// falls with the size of the object.
+    /// (whose `input` the logits cover). The time taken falls with the size of the object.
     ///
     /// # Errors
     /// [`MaskError`], where the number of logits is wrong or a size is empty.
@@ -108,7 +211,6 @@ impl MaskUpscaler {
         logits: &[f32],
         size: ImageSize,
         placement: &Placement,
-        region: Option<PixelRect>,
         out: &mut BinaryMask,
     ) -> Result<(), MaskError> {
         let columns = size.width as usize;
@@ -120,7 +222,8 @@ impl MaskUpscaler {
             return Err(MaskError::Empty { image, resized });
         }
         if self.size != size || self.placement != Some(*placement) {
-            self.columns = Blend::new(size.width, input.width, resized.width, image.width);
+            let columns = Blend::new(size.width, input.width, resized.width, image.width);
+            self.columns = Columns::all(&columns, size.width);
             self.rows = Blend::new(size.height, input.height, resized.height, image.height);
             self.size = size;
             self.placement = Some(*placement);
@@ -128,41 +231,32 @@ impl MaskUpscaler {
         out.reset(image);
         // Every weight is positive, so only logits above the threshold can lift a pixel above it.
         let Some(positive) = positive_cells(logits, columns) else { return Ok(()) };
-        let limit = region.unwrap_or(PixelRect::full(image)).intersection(&PixelRect::full(image));
-        let (x0, x1) = self.columns.touched(positive.x0, positive.x1, (limit.x0, limit.x1));
-        let (y0, y1) = self.rows.touched(positive.y0, positive.y1, (limit.y0, limit.y1));
-        let rect = PixelRect { x0, y0, x1, y1 };
-        if rect.is_empty() {
+        let start = self.columns.partition_point(|columns| columns.end() <= positive.x0 as usize);
+        let end = self.columns.partition_point(|columns| columns.start() < positive.x1 as usize);
+        let rows = self.rows.touched(positive.y0, positive.y1);
+        let Some(touched) = self.columns.get(start..end).filter(|touched| !touched.is_empty() && !rows.is_empty())
+        else {
             return Ok(());
-        }
-        let width = rect.width() as usize;
-        let first_row = self.rows.first[y0 as usize] as usize;
-        let last_row = self.rows.first[y1 as usize - 1] as usize + TAPS;
-        self.widen(&logits[first_row * columns..last_row * columns], columns, rect);
+        };
+        let width = touched.len() * LANES;
+        let first_row = self.rows.first[rows.start] as usize;
+        let logits = &logits[first_row * columns..(self.rows.first[rows.end - 1] as usize + TAPS) * columns];
+        self.wide.resize(self.wide.len().max(logits.len() / columns * width), 0.0);
+        widen(touched, logits, columns, &mut self.wide);
         let (blend, wide) = (&self.rows, &self.wide);
+        // Both ends are below the image's sides, which are `u32`; the mask ends where the image does.
+        let rect = PixelRect {
+            x0: (start * LANES) as u32,
+            y0: rows.start as u32,
+            x1: (end * LANES) as u32,
+            y1: rows.end as u32,
+        };
         out.write_rows(rect, |y, bits| {
             let start = blend.first[y as usize] as usize - first_row;
             let rows = std::array::from_fn(|tap| &wide[(start + tap) * width..][..width]);
             threshold_row(rows, blend.weights[y as usize], bits);
         });
         Ok(())
-    }
-
-    /// Resizes rows of logits along x to the columns of `rect`.
-    fn widen(&mut self, logits: &[f32], columns: usize, rect: PixelRect) {
-        let width = rect.width() as usize;
-        let rows = logits.len() / columns;
-        if self.wide.len() < rows * width {
-            self.wide.resize(rows * width, 0.0);
-        }
-        let span = rect.x0 as usize..rect.x1 as usize;
-        for (wide, row) in self.wide.chunks_exact_mut(width).zip(logits.chunks_exact(columns)) {
-            let blends = self.columns.first[span.clone()].iter().zip(&self.columns.weights[span.clone()]);
-            for (value, (&first, weights)) in wide.iter_mut().zip(blends) {
-                let taps = &row[first as usize..][..TAPS];
-                *value = taps[0] * weights[0] + taps[1] * weights[1] + taps[2] * weights[2] + taps[3] * weights[3];
-            }
-        }
     }
 }
 
@@ -179,25 +273,33 @@ multiversioned! {
 
 multiversioned! {
     /// Whether any logit is above the threshold. Looks at all of them: that is faster than stopping early.
-    fn any_positive(logits: &[f32], any: &mut bool) {
-        *any = logits.iter().fold(false, |any, &value| any | (value > MASK_THRESHOLD));
+    fn find_positive(logits: &[f32], found: &mut bool) {
+        *found = logits.iter().fold(false, |any, &value| any | (value > MASK_THRESHOLD));
     }
+}
+
+fn any_positive(logits: &[f32]) -> bool {
+    let mut found = false;
+    find_positive(logits, &mut found);
+    found
 }
 
 /// The smallest rectangle around the logits above the threshold.
 fn positive_cells(logits: &[f32], columns: usize) -> Option<PixelRect> {
-    let mut found: Option<PixelRect> = None;
-    for (y, row) in logits.chunks_exact(columns).enumerate() {
-        let mut any = false;
-        any_positive(row, &mut any);
+    // Columns, then rows.
+    let mut found: Option<(Range<usize>, Range<usize>)> = None;
+    for (y, row) in logits.chunks_exact(columns).enumerate().filter(|(_, row)| any_positive(row)) {
+        let (across, down) = found.get_or_insert((columns..0, y..y));
+        down.end = y + 1;
         let above = |value: &f32| *value > MASK_THRESHOLD;
-        if any && let (Some(first), Some(last)) = (row.iter().position(above), row.iter().rposition(above)) {
-            let (x0, x1, y) = (first as u32, last as u32 + 1, y as u32);
-            let rect = found.get_or_insert(PixelRect { x0, y0: y, x1, y1: y + 1 });
-            rect.x0 = rect.x0.min(x0);
-            rect.x1 = rect.x1.max(x1);
-            rect.y1 = y + 1;
+        // Most rows make it no wider.
+        if any_positive(&row[..across.start]) {
+            across.start = row.iter().position(above).unwrap_or(across.start);
+        }
+        if any_positive(&row[across.end..]) {
+            across.end = row.iter().rposition(above).map_or(across.end, |last| last + 1);
         }
     }
-    found
+    let side = |at: usize| at as u32;
+    found.map(|(x, y)| PixelRect { x0: side(x.start), y0: side(y.start), x1: side(x.end), y1: side(y.end) })
 }

@@ -122,7 +122,7 @@ impl Worker {
     ) -> Result<(), ResolveError> {
         match masks.mask(prompt)? {
             Some((logits, score)) => {
-                self.upscaler.upscale(logits, masks.size, placement, None, &mut object.mask)?;
+                self.upscaler.upscale(logits, masks.size, placement, &mut object.mask)?;
                 object.score = score;
             }
             None => {
