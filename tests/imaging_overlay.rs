@@ -9,7 +9,7 @@ use scenelex::{
         DecodeError, DecodeLimits, ImageDecoder, OverlayError, PictureFormat, class_color, draw_overlay, encode_jpeg,
         encode_picture,
     },
-    types::{BinaryMask, FrameResult, ImageSize, LabeledInstance, PixelBox, RgbImage, RunLengths, UNLABELLED},
+    types::{BinaryMask, FrameResult, ImageSize, LabeledInstance, PixelBox, RgbImage, RunLengths},
 };
 
 const SIZE: ImageSize = ImageSize::new(320, 240);
@@ -36,7 +36,6 @@ fn result(bbox: PixelBox, label: &str) -> FrameResult {
             bbox,
             mask,
         }],
-        semantic: bits.iter().map(|&bit| if bit == 1 { 3 } else { UNLABELLED }).collect(),
         instance_ids: bits.iter().map(|&bit| u16::from(bit)).collect(),
         ..FrameResult::default()
     }

@@ -14,9 +14,7 @@ use scenelex::{
         RawDetections, SamImageEncoder, SamMaskDecoder,
     },
     pipeline::{Models, ObjectPrompt, Pipeline, PipelineConfig},
-    types::{
-        BinaryMask, CenterBox, FrameResult, ImageSize, LabeledInstance, PixelBox, PixelPoint, RgbImage, UNLABELLED,
-    },
+    types::{BinaryMask, CenterBox, FrameResult, ImageSize, LabeledInstance, PixelBox, PixelPoint, RgbImage},
 };
 use support::*;
 
@@ -201,12 +199,12 @@ fn prompts_of_one_kind_share_runs_and_come_back_in_their_order() {
         boxed(400.0, &[]),
         boxed(140.0, &on_it),
     ];
-    let mut result = FrameResult { semantic: vec![UNLABELLED; 3], ..FrameResult::default() };
+    let mut result = FrameResult { instance_ids: vec![1; 3], ..FrameResult::default() };
     pipeline.segment_prompts(Arc::clone(&image), &wanted, &mut result).unwrap();
     let batches = asked.take();
     assert_eq!(batches.iter().map(|batch| batch.prompts).collect::<Vec<_>>(), [5, 3, 2, 1]);
     assert_eq!(batches.iter().map(|batch| batch.ambiguous).collect::<Vec<_>>(), [false, false, true, false]);
-    assert_eq!((result.size, result.semantic.len(), result.instance_ids.len()), (SIZE, 0, 0));
+    assert_eq!((result.size, result.instance_ids.len()), (SIZE, 0));
     assert_scores(&result.instances, &[0.9, 0.8, 0.9, 0.898, 0.899, 0.9, 0.0, 0.899, 0.9, 0.0, 0.899]);
 
     for (index, (prompt, instance)) in wanted.iter().zip(&result.instances).enumerate() {

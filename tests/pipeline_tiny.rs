@@ -66,11 +66,11 @@ fn colours_become_labelled_masks() {
         let middle = expected.center();
         let pixel = middle.y as usize * SIZE.width as usize + middle.x as usize;
         assert_eq!(u32::from(result.instance_ids[pixel]), instance.instance_id);
-        assert_eq!(result.semantic[pixel], instance.class_id);
+        assert_eq!(result.class_ids().nth(pixel), Some(instance.class_id));
     }
     let grey = cell(SIZE, 0, 2).center();
     let pixel = grey.y as usize * SIZE.width as usize + grey.x as usize;
-    assert_eq!((result.semantic[pixel], result.instance_ids[pixel]), (UNLABELLED, 0));
+    assert_eq!((result.class_ids().nth(pixel), result.instance_ids[pixel]), (Some(UNLABELLED), 0));
     assert_eq!(result.size, SIZE);
     assert_eq!(result.header.frame_id, "camera");
     assert_eq!(result.vocabulary_version, 1);
@@ -93,7 +93,7 @@ fn fused_and_split_detectors_agree() {
 
     assert_eq!(split.instances.len(), 2);
     assert_eq!(fused.instances, split.instances);
-    assert_eq!(fused.semantic, split.semantic);
+    assert_eq!(fused.instance_ids, split.instance_ids);
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn configuration_changes_between_frames() {
     pipeline.set_config(PipelineConfig { box_threshold: 0.99, ..tiny_config() }).unwrap();
     let none = run(&mut pipeline, &cells, &specs(&["red"]));
     assert!(none.instances.is_empty());
-    assert!(none.semantic.iter().all(|&c| c == UNLABELLED), "nothing is left of the frame before");
+    assert!(none.instance_ids.iter().all(|&id| id == 0), "nothing is left of the frame before");
 
     let wrong = PipelineConfig { nms_iou: f32::NAN, ..tiny_config() };
     assert_eq!(pipeline.set_config(wrong).unwrap_err().name, "nms_iou");
@@ -196,7 +196,7 @@ fn image_size_may_change_from_frame_to_frame() {
         pipeline.process(&mut picture(size, &[(1, 1, RED)]), &vocabulary, &mut result).unwrap();
         assert_eq!(result.size, size);
         assert_eq!(result.instances.len(), 1);
-        assert_eq!(result.semantic.len(), size.area());
+        assert_eq!(result.instance_ids.len(), size.area());
         assert!(iou_with_cell(&result, 0, 1, 1) > 0.85, "{size}");
     }
 }
@@ -385,7 +385,7 @@ fn images_of_several_cameras_are_labelled_together_as_they_are_alone() {
         assert_eq!(found.instances.len(), cells.len(), "camera {camera}");
         let comparable = |result: &FrameResult| {
             let masks: Vec<_> = result.instances.iter().map(|i| (i.label.clone(), i.bbox, i.mask.clone())).collect();
-            (result.header.clone(), result.size, masks, result.semantic.clone(), result.instance_ids.clone())
+            (result.header.clone(), result.size, masks, result.instance_ids.clone())
         };
         assert_eq!(comparable(found), comparable(&expected), "camera {camera}");
     }
@@ -398,7 +398,7 @@ fn an_empty_vocabulary_gives_an_empty_result() {
     let mut result = FrameResult::default();
     pipeline.process(&mut picture(SIZE, &[(0, 0, RED)]), &vocabulary, &mut result).unwrap();
     assert_eq!((result.size, result.vocabulary_version, result.instances.len()), (SIZE, 0, 0));
-    assert_eq!(result.semantic.len(), SIZE.area());
+    assert_eq!(result.instance_ids.len(), SIZE.area());
 }
 
 #[test]

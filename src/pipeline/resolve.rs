@@ -12,7 +12,7 @@ use super::{FrameError, config::MAX_OBJECTS};
 use crate::{
     imaging::{MaskError, MaskUpscaler, Placement, RunLengthEncoder, multiversioned},
     inference::{InferenceError, LowResMasks},
-    types::{BinaryMask, FrameResult, ImageSize, LabeledInstance, PixelRect, RunLengths, UNLABELLED},
+    types::{BinaryMask, FrameResult, ImageSize, LabeledInstance, PixelRect, RunLengths},
 };
 
 /// One object on its way through the resolver. The buffers go round and round.
@@ -26,14 +26,15 @@ pub(super) struct ObjectMask {
     runs: RunLengths,
 }
 
-/// Bytes of masks that are kept for later objects: room for 64 of them, as many as a frame has by default, up to 4
-/// megapixels. Beyond that every frame allocates anew what it needs.
+/// Bytes of masks that are kept for later objects: room for 64 of them, as many as a frame has by default, that fill 4
+/// megapixels each. Beyond that every frame allocates anew what it needs.
 const SPARE_BYTES: usize = 256 << 20;
 
 /// What a thread is asked to do.
 enum Job {
     Mask(MaskJob),
-    Clear(Canvas),
+    /// The instance image of a result is to become that of an image of this size without objects.
+    Clear(ImageSize, Vec<u16>),
 }
 
 struct MaskJob {
@@ -45,25 +46,7 @@ struct MaskJob {
 
 enum Done {
     Mask(ObjectMask, Result<(), ResolveError>),
-    Clear(Canvas),
-}
-
-/// The semantic and the instance image of a result, while they are made.
-#[derive(Default)]
-struct Canvas {
-    image: ImageSize,
-    semantic: Vec<u16>,
-    instance_ids: Vec<u16>,
-}
-
-impl Canvas {
-    /// No object anywhere.
-    fn clear(&mut self) {
-        for (pixels, value) in [(&mut self.semantic, UNLABELLED), (&mut self.instance_ids, 0)] {
-            pixels.clear();
-            pixels.resize(self.image.area(), value);
-        }
-    }
+    Clear(Vec<u16>),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -102,9 +85,10 @@ impl Worker {
     fn run(&mut self, job: Job) -> Done {
         let MaskJob { masks, prompt, placement, mut object } = match job {
             Job::Mask(job) => job,
-            Job::Clear(mut canvas) => {
-                canvas.clear();
-                return Done::Clear(canvas);
+            Job::Clear(image, mut instance_ids) => {
+                instance_ids.clear();
+                instance_ids.resize(image.area(), 0);
+                return Done::Clear(instance_ids);
             }
         };
         let result = self.resolve(&masks, prompt, &placement, &mut object);
@@ -217,24 +201,22 @@ impl Resolver {
     pub fn begin_clear(&mut self, image: ImageSize, out: &mut FrameResult) {
         self.retired.extend(out.instances.drain(..).map(|instance| instance.mask));
         out.size = image;
-        let (semantic, instance_ids) = (std::mem::take(&mut out.semantic), std::mem::take(&mut out.instance_ids));
-        let canvas = Canvas { image, semantic, instance_ids };
         if let Some(jobs) = &self.jobs {
             // Cannot fail: the other end of the channel is held here, and the queue is empty between frames.
-            let _ = jobs.try_send(Job::Clear(canvas));
+            let _ = jobs.try_send(Job::Clear(image, std::mem::take(&mut out.instance_ids)));
         }
     }
 
     /// Waits until `out` is cleared.
     pub fn finish_clear(&mut self, out: &mut FrameResult) -> Result<(), FrameError> {
-        if let Done::Clear(canvas) = self.one_done()? {
-            (out.semantic, out.instance_ids) = (canvas.semantic, canvas.instance_ids);
+        if let Done::Clear(instance_ids) = self.one_done()? {
+            out.instance_ids = instance_ids;
         }
         Ok(())
     }
 
-    /// Writes the finished objects to a cleared `out`: instances by falling mask score, and the semantic and instance
-    /// images, in which a pixel belongs to the best mask that covers it. `instance` makes the labelled part of an object.
+    /// Writes the finished objects to a cleared `out`: instances by falling mask score, and the instance image, in which a
+    /// pixel belongs to the best mask that covers it. `instance` makes the labelled part of an object.
     ///
     /// Objects without a pixel are left out.
     pub fn assemble(
@@ -251,7 +233,7 @@ impl Resolver {
             labelled.instance_id = u32::try_from(out.instances.len() + 1).unwrap_or(u32::MAX);
             labelled.mask = std::mem::replace(&mut object.runs, self.retired.pop().unwrap_or_default());
             // Best first: a pixel already taken stays with the better mask.
-            paint(&object.mask, labelled.instance_id, labelled.class_id, out);
+            paint(&object.mask, labelled.instance_id, out);
             out.instances.push(labelled);
         }
         self.keep_finished();
@@ -291,28 +273,24 @@ impl Drop for Resolver {
 }
 
 /// Gives the free pixels of `mask` to an object.
-fn paint(mask: &BinaryMask, instance_id: u32, class_id: u16, out: &mut FrameResult) {
+fn paint(mask: &BinaryMask, instance_id: u32, out: &mut FrameResult) {
     let PixelRect { x0, x1, .. } = mask.bounds();
     let width = mask.size().width as usize;
     let id = u16::try_from(instance_id).unwrap_or(u16::MAX);
     for (y, bits) in mask.rows() {
         let start = y as usize * width;
-        let span = start + x0 as usize..start + x1 as usize;
-        let (Some(ids), Some(classes)) = (out.instance_ids.get_mut(span.clone()), out.semantic.get_mut(span)) else {
-            return;
-        };
-        paint_row(bits, (id, class_id), ids, classes);
+        let Some(ids) = out.instance_ids.get_mut(start + x0 as usize..start + x1 as usize) else { return };
+        paint_row(bits, id, ids);
     }
 }
 
 multiversioned! {
     /// One row of [`paint`]: `with` is written where `bits` is set and `ids` is 0. Without branches, so that it becomes
     /// vector code.
-    fn paint_row(bits: &[u8], with: (u16, u16), ids: &mut [u16], classes: &mut [u16]) {
-        for ((&bit, id), class) in bits.iter().zip(ids).zip(classes) {
+    fn paint_row(bits: &[u8], with: u16, ids: &mut [u16]) {
+        for (&bit, id) in bits.iter().zip(ids) {
             let taken = 0u16.wrapping_sub(u16::from((bit != 0) & (*id == 0)));
-            *id |= taken & with.0;
-            *class = (*class & !taken) | (taken & with.1);
+            *id |= taken & with;
         }
     }
 }
@@ -357,7 +335,7 @@ mod tests {
         let masks: Vec<_> = (0..6).map(|end| columns(0, end)).collect();
         let batch = batch(&masks, &[0.5; 6]);
         let mut resolver = Resolver::start(2).unwrap();
-        resolver.most_spare_bytes = 4 * image.area();
+        resolver.most_spare_bytes = image.area();
         for _ in 0..2 {
             (0..6).for_each(|prompt| resolver.queue(&batch, prompt, 10 + prompt, placement));
             resolver.finish().unwrap();
@@ -367,7 +345,9 @@ mod tests {
             // centres.
             let expected: [_; 6] = std::array::from_fn(|end| Some(end as u64 * 4 * u64::from(image.height)));
             assert_eq!(areas, expected);
-            assert_eq!((resolver.spare.len(), resolver.spare_bytes), (4, 4 * image.area()));
+            let kept = resolver.spare.iter().map(|object| object.mask.capacity()).sum();
+            assert_eq!(resolver.spare_bytes, kept);
+            assert!((1..=image.area()).contains(&kept) && resolver.spare.len() < 6, "{kept}");
         }
     }
 
@@ -394,9 +374,9 @@ mod tests {
                 let classes: Vec<u16> = out.instances.iter().map(|i| i.class_id).collect();
                 assert_eq!(classes, [11, 10, 12], "by mask score, the empty one left out (round {round})");
                 let width = image.width as usize;
-                for (x, expected) in [(1, (2, 10)), (10, (2, 10)), (15, (1, 11)), (30, (1, 11))] {
+                for (x, id, class) in [(1, 2, 10), (10, 2, 10), (15, 1, 11), (30, 1, 11)] {
                     let pixel = 16 * width + x;
-                    assert_eq!((out.instance_ids[pixel], out.semantic[pixel]), expected, "column {x}");
+                    assert_eq!((out.instance_ids[pixel], out.class_ids().nth(pixel)), (id, Some(class)), "column {x}");
                 }
                 let whole = &out.instances[2];
                 assert_eq!(whole.mask.area() as usize, image.area(), "an object's own mask keeps its overlaps");

@@ -151,14 +151,31 @@ pub const UNLABELLED_8: u8 = u8::MAX;
 /// Fills `pixels` with the semantic image and gives its encoding: `mono8` as long as every class id of the vocabulary
 /// fits beside [`UNLABELLED_8`], else little-endian `mono16` with [`UNLABELLED`].
 pub fn semantic_pixels(result: &FrameResult, largest_id: u16, pixels: &mut Vec<u8>) -> &'static str {
+    let classes = |instance: &LabeledInstance| instance.class_id;
+    let classes: Vec<u16> = std::iter::once(UNLABELLED).chain(result.instances.iter().map(classes)).collect();
+    let class = |id: u16| classes.get(usize::from(id)).copied().unwrap_or(UNLABELLED);
     pixels.clear();
     if largest_id < u16::from(UNLABELLED_8) {
         // Ids of this vocabulary fit; the only other value is UNLABELLED.
-        pixels.extend(result.semantic.iter().map(|&id| u8::try_from(id).unwrap_or(UNLABELLED_8)));
+        write_pixels(result, pixels, |id| [u8::try_from(class(id)).unwrap_or(UNLABELLED_8)]);
         "mono8"
     } else {
-        pixels.extend(result.semantic.iter().flat_map(|id| id.to_le_bytes()));
+        write_pixels(result, pixels, |id| class(id).to_le_bytes());
         "mono16"
+    }
+}
+
+/// Fills empty `pixels` with the bytes of each pixel by its instance id; those of no object are all ones.
+fn write_pixels<const N: usize>(result: &FrameResult, pixels: &mut Vec<u8>, bytes: impl Fn(u16) -> [u8; N]) {
+    /// Pixels that are passed over together where no object is, as in most of an image.
+    const BLOCK: usize = 64;
+    pixels.resize(result.instance_ids.len() * N, u8::MAX);
+    for (ids, pixels) in result.instance_ids.chunks(BLOCK).zip(pixels.chunks_mut(BLOCK * N)) {
+        if ids.iter().fold(0, |any, id| any | id) != 0 {
+            for (&id, pixel) in ids.iter().zip(pixels.as_chunks_mut().0) {
+                *pixel = bytes(id);
+            }
+        }
     }
 }
 
@@ -189,11 +206,21 @@ mod tests {
 
     #[test]
     fn semantic_images_widen_when_ids_do() {
-        let result = FrameResult { semantic: vec![1, 254, UNLABELLED], ..FrameResult::default() };
-        let mut pixels = Vec::new();
+        let mut result = FrameResult { instance_ids: vec![0; 200], ..FrameResult::default() };
+        for (position, class_id) in [(70, 1), (130, 254), (199, UNLABELLED)] {
+            result.instances.push(LabeledInstance { class_id, ..LabeledInstance::default() });
+            result.instance_ids[position] = result.instances.len() as u16;
+        }
+        let expected = |at: usize| match at {
+            70 => 1,
+            130 => 254,
+            _ => UNLABELLED,
+        };
+        let mut pixels = vec![7; 3];
         assert_eq!(semantic_pixels(&result, 254, &mut pixels), "mono8");
-        assert_eq!(pixels, [1, 254, 255]);
+        assert_eq!(pixels, (0..200).map(|at| expected(at).min(255) as u8).collect::<Vec<_>>());
         assert_eq!(semantic_pixels(&result, 255, &mut pixels), "mono16");
-        assert_eq!(pixels, [1, 0, 254, 0, 0xff, 0xff]);
+        assert_eq!(pixels, (0..200).flat_map(|at| expected(at).to_le_bytes()).collect::<Vec<_>>());
+        assert!(result.class_ids().eq((0..200).map(expected)));
     }
 }

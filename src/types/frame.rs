@@ -12,7 +12,7 @@ use super::{
 pub const UNLABELLED: u16 = 65535;
 
 /// One labelled object and its mask.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct LabeledInstance {
     /// 1-based, unique within the frame; the value in the instance image.
     pub instance_id: u32,
@@ -66,12 +66,18 @@ pub struct FrameResult {
     pub vocabulary_version: u64,
     /// Age of that vocabulary when the frame was finished.
     pub vocabulary_age: Duration,
-    /// Objects, ordered by falling mask score.
+    /// Objects, ordered by falling mask score; their ids count from 1.
     pub instances: Vec<LabeledInstance>,
-    /// Class id per pixel, row-major, [`UNLABELLED`] where no object is.
-    pub semantic: Vec<u16>,
     /// Instance id per pixel, row-major, 0 where no object is.
     pub instance_ids: Vec<u16>,
     /// Where the time went.
     pub durations: StageDurations,
+}
+
+impl FrameResult {
+    /// Class id per pixel, row-major, [`UNLABELLED`] where no object is.
+    pub fn class_ids(&self) -> impl Iterator<Item = u16> {
+        let class = |id: u16| self.instances.get(usize::from(id).checked_sub(1)?).map(|instance| instance.class_id);
+        self.instance_ids.iter().map(move |&id| class(id).unwrap_or(UNLABELLED))
+    }
 }
