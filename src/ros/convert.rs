@@ -151,29 +151,28 @@ pub const UNLABELLED_8: u8 = u8::MAX;
 /// Fills `pixels` with the semantic image and gives its encoding: `mono8` as long as every class id of the vocabulary
 /// fits beside [`UNLABELLED_8`], else little-endian `mono16` with [`UNLABELLED`].
 pub fn semantic_pixels(result: &FrameResult, largest_id: u16, pixels: &mut Vec<u8>) -> &'static str {
-    let classes = |instance: &LabeledInstance| instance.class_id;
-    let classes: Vec<u16> = std::iter::once(UNLABELLED).chain(result.instances.iter().map(classes)).collect();
-    let class = |id: u16| classes.get(usize::from(id)).copied().unwrap_or(UNLABELLED);
-    pixels.clear();
     if largest_id < u16::from(UNLABELLED_8) {
         // Ids of this vocabulary fit; the only other value is UNLABELLED.
-        write_pixels(result, pixels, |id| [u8::try_from(class(id)).unwrap_or(UNLABELLED_8)]);
+        write_pixels(result, |class| [u8::try_from(class).unwrap_or(UNLABELLED_8)], pixels);
         "mono8"
     } else {
-        write_pixels(result, pixels, |id| class(id).to_le_bytes());
+        write_pixels(result, u16::to_le_bytes, pixels);
         "mono16"
     }
 }
 
-/// Fills empty `pixels` with the bytes of each pixel by its instance id; those of no object are all ones.
-fn write_pixels<const N: usize>(result: &FrameResult, pixels: &mut Vec<u8>, bytes: impl Fn(u16) -> [u8; N]) {
+/// Writes the bytes of each pixel's class; those of none are all ones.
+fn write_pixels<const N: usize>(result: &FrameResult, bytes: impl Fn(u16) -> [u8; N], pixels: &mut Vec<u8>) {
     /// Pixels that are passed over together where no object is, as in most of an image.
     const BLOCK: usize = 64;
-    pixels.resize(result.instance_ids.len() * N, u8::MAX);
-    for (ids, pixels) in result.instance_ids.chunks(BLOCK).zip(pixels.chunks_mut(BLOCK * N)) {
+    const NONE: u8 = u8::MAX;
+    let classes: Vec<[u8; N]> = result.instances.iter().map(|instance| bytes(instance.class_id)).collect();
+    pixels.clear();
+    pixels.resize(result.instance_ids.len() * N, NONE);
+    for (ids, pixels) in result.instance_ids.chunks(BLOCK).zip(pixels.as_chunks_mut().0.chunks_mut(BLOCK)) {
         if ids.iter().fold(0, |any, id| any | id) != 0 {
-            for (&id, pixel) in ids.iter().zip(pixels.as_chunks_mut().0) {
-                *pixel = bytes(id);
+            for (&id, pixel) in ids.iter().zip(pixels) {
+                *pixel = classes.get(usize::from(id).wrapping_sub(1)).copied().unwrap_or([NONE; N]);
             }
         }
     }
