@@ -87,7 +87,7 @@ impl Blend {
 struct Columns {
     /// First of as many neighbouring logits.
     base: usize,
-    /// Whether no column takes others.
+    /// Whether they are all that the columns take.
     near: bool,
     /// First of [`TAPS`] neighbouring logits for each column, counted from `base`.
     offsets: [u32; LANES],
@@ -158,25 +158,20 @@ impl Columns {
 
 /// Resizes rows of logits, `low` long, along x.
 fn widen(columns: &[Columns], logits: &[f32], low: usize, wide: &mut [f32]) {
-    let rows = || logits.chunks_exact(low);
-    let width = columns.len() * LANES;
     #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2")]
-        fn widen_row(columns: &[Columns], row: &[f32], wide: &mut [f32]) {
-            for (columns, out) in columns.iter().zip(wide.as_chunks_mut().0) {
-                columns.blend_near(row, out);
-            }
-        }
-        if std::arch::is_x86_feature_detected!("avx2") {
-            for (row, wide) in rows().zip(wide.chunks_exact_mut(width)) {
-                // SAFETY: the processor has AVX2.
-                unsafe { widen_row(columns, row, wide) };
-            }
-            return;
+    #[target_feature(enable = "avx2")]
+    fn widen_near(columns: &[Columns], row: &[f32], wide: &mut [f32]) {
+        for (columns, out) in columns.iter().zip(wide.as_chunks_mut().0) {
+            columns.blend_near(row, out);
         }
     }
-    for (row, wide) in rows().zip(wide.chunks_exact_mut(width)) {
+    for (row, wide) in logits.chunks_exact(low).zip(wide.chunks_exact_mut(columns.len() * LANES)) {
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: the processor has AVX2.
+            unsafe { widen_near(columns, row, wide) };
+            continue;
+        }
         for (columns, out) in columns.iter().zip(wide.as_chunks_mut().0) {
             columns.blend(row, out);
         }
@@ -302,4 +297,36 @@ fn positive_cells(logits: &[f32], columns: usize) -> Option<PixelRect> {
     }
     let side = |at: usize| at as u32;
     found.map(|(x, y)| PixelRect { x0: side(x.start), y0: side(y.start), x1: side(x.end), y1: side(y.end) })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// To the bit, whatever the sizes: also where columns that lie together take logits that do not.
+        #[test]
+        fn columns_made_together_equal_each_made_alone(
+            low in 4u32..300, input in 4u32..1100, resized in 1u32..1100, image in 1u32..900, seed in any::<u64>(),
+        ) {
+            let blend = Blend::new(low, input, resized.min(input), image);
+            let columns = Columns::all(&blend, low);
+            let logit = |at: u32| (seed.wrapping_mul(u64::from(at) * 2 + 1) >> 40) as f32 / 1000.0 - 8000.0;
+            let logits: Vec<f32> = (0..2 * low).map(logit).collect();
+            let mut wide = vec![f32::NAN; 2 * columns.len() * LANES];
+            widen(&columns, &logits, low as usize, &mut wide);
+            for (row, wide) in logits.chunks_exact(low as usize).zip(wide.chunks_exact(columns.len() * LANES)) {
+                for (x, (&first, weights)) in blend.first.iter().zip(&blend.weights).enumerate() {
+                    let taps = &row[first as usize..][..TAPS];
+                    let [a, b, c, d] = std::array::from_fn(|tap| taps[tap] * weights[tap]);
+                    prop_assert_eq!(wide[x], a + b + c + d, "column {}", x);
+                    let mut alone = [f32::NAN; LANES];
+                    columns[x / LANES].blend(row, &mut alone);
+                    prop_assert_eq!(wide[x], alone[x % LANES]);
+                }
+            }
+        }
+    }
 }

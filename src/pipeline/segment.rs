@@ -40,8 +40,7 @@ impl Pipeline {
 
     /// Segments an image by prompts. The instances of `out` are one for each prompt, in their order; their masks may
     /// overlap, one without a pixel has a mask score of 0. Where a prompt has no box, the instance's is the smallest
-    /// around its mask. The instance image of `out` is empty; its header is left as it is, and so is the
-    /// vocabulary.
+    /// around its mask. The instance image of `out` is empty; its header is left as it is, and so is the vocabulary.
     ///
     /// A single point without a box may mean a part as well as the whole: the mask with the best predicted IoU is taken, as
     /// SAM's own predictor does.

@@ -83,7 +83,7 @@ impl BinaryMask {
     /// which a column changes, read from the top, between unset and set. A pixel named twice cancels itself out; pixels
     /// outside `rect` are ignored.
     pub fn fill_down(&mut self, rect: PixelRect, mark: impl FnOnce(&mut dyn FnMut(u32, u32))) {
-        self.write_rows(rect, |_, row| row.fill(0));
+        self.write_rows(rect, |_, _| {});
         let (rect, width) = (self.bounds, self.bounds.width() as usize);
         mark(&mut |x, y| {
             if (rect.x0..rect.x1).contains(&x) && (rect.y0..rect.y1).contains(&y) {
@@ -99,11 +99,12 @@ impl BinaryMask {
     }
 
     /// Calls `write(y, columns)` for each row of `rect`, clipped to the image, and leaves nothing outside; `columns` are the
-    /// bytes of `rect` in that row, to be set to 0 or 1: what they hold is left from earlier.
+    /// bytes of `rect` in that row, 0 at first, to be left at 0 or 1.
     pub fn write_rows(&mut self, rect: PixelRect, mut write: impl FnMut(u32, &mut [u8])) {
         let rect = rect.intersection(&PixelRect::full(self.size));
         self.bounds = if rect.is_empty() { PixelRect::default() } else { rect };
         let width = self.bounds.width() as usize;
+        self.data.clear();
         self.data.resize(width * self.bounds.height() as usize, 0);
         for (y, row) in (self.bounds.y0..).zip(self.data.chunks_exact_mut(width.max(1))) {
             write(y, row);
