@@ -14,7 +14,7 @@ use std::{
 use scenelex::{
     imaging::{
         DecodeLimits, ImageDecoder, MaskUpscaler, Preprocess, Preprocessor, ResizeFilter, ResizeRule, RunLengthEncoder,
-        draw_overlay,
+        draw_overlay, paint_mask,
     },
     types::{
         BinaryMask, CameraImage, FrameResult, Header, ImagePayload, ImageSize, LabeledInstance, PixelBox, RgbImage,
@@ -134,12 +134,7 @@ fn steady_state_allocates_nothing_of_image_size() {
             upscaler.upscale(logits, ImageSize::new(64, 48), &placement, &mut mask).unwrap();
             encoder.encode(&mask, &mut result.instances[0].mask);
             result.instances[0].mask.decode_into(&mut mask).unwrap();
-            for (y, row) in mask.rows() {
-                let start = (y * SIZE.width + mask.bounds().x0) as usize;
-                for (id, &bit) in result.instance_ids[start..].iter_mut().zip(row) {
-                    *id = u16::from(bit);
-                }
-            }
+            paint_mask(&mask, 1, &mut result.instance_ids);
             draw_overlay(&image, &result, &mut overlay).unwrap();
         }
     }

@@ -6,14 +6,17 @@
 
 mod support;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
 use scenelex::{
     inference::{
         Detector, EncodedText, ImageEmbedding, InferenceError, LowResMasks, MaskDecoder, ModelOptions, PromptBatch,
         RawDetections, SamImageEncoder, SamMaskDecoder,
     },
-    pipeline::{Models, ObjectPrompt, Pipeline, PipelineConfig},
+    pipeline::{FrameError, Models, ObjectPrompt, Pipeline, PipelineConfig},
     types::{BinaryMask, CenterBox, FrameResult, ImageSize, LabeledInstance, PixelBox, PixelPoint, RgbImage},
 };
 use support::*;
@@ -74,6 +77,51 @@ impl MaskDecoder for Recording {
         self.1.0.lock().unwrap().push(prompts.clone());
         self.0.decode(embedding, image, prompts, out)
     }
+}
+
+/// Panics as long as the switch is on.
+struct Fragile(SamMaskDecoder, Arc<AtomicBool>);
+
+impl MaskDecoder for Fragile {
+    fn max_batch(&self) -> usize {
+        1
+    }
+
+    fn decode(
+        &mut self,
+        embedding: &ImageEmbedding,
+        image: ImageSize,
+        prompts: &PromptBatch,
+        out: &mut LowResMasks,
+    ) -> Result<(), InferenceError> {
+        assert!(!self.1.load(Ordering::Relaxed), "on purpose");
+        self.0.decode(embedding, image, prompts, out)
+    }
+}
+
+#[test]
+fn a_panic_on_any_thread_is_an_error_of_its_frame() {
+    let (segmenter, options) = (tiny_bundle("segmenter"), ModelOptions::default());
+    let broken = Arc::new(AtomicBool::new(true));
+    let decoder = || -> Box<dyn MaskDecoder> {
+        Box::new(Fragile(SamMaskDecoder::load(&segmenter, &options).unwrap(), Arc::clone(&broken)))
+    };
+    let boxes = (0..6).map(|at| query(40.0 + 48.0 * at as f32, 120.0, 40.0, 40.0, 4.0)).collect();
+    let models = Models {
+        detector: Box::new(Boxes(boxes)),
+        image_encoder: Box::new(SamImageEncoder::load(&segmenter, &options).unwrap()),
+        mask_decoder: decoder(),
+        more_mask_decoders: vec![decoder(), decoder()],
+    };
+    let mut pipeline = Pipeline::with_models(tiny_config(), models).unwrap();
+    let vocabulary = prepare(&mut tiny_encoder(), &specs(&["red"]));
+    let mut result = FrameResult::default();
+    let mut run = || pipeline.process(&mut picture(SIZE, &[(1, 1, RED)]), &vocabulary, &mut result);
+    let error = run().unwrap_err();
+    assert!(matches!(error, FrameError::Inference(_)) && error.to_string().contains("panicked"), "{error}");
+    broken.store(false, Ordering::Relaxed);
+    run().unwrap();
+    assert_eq!(pipeline.detections().len(), 6);
 }
 
 fn pipeline(config: PipelineConfig, boxes: &[(CenterBox, f32)]) -> (Pipeline, Asked) {

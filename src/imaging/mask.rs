@@ -1,4 +1,4 @@
-//! From SAM's low-resolution logits to full-size binary masks.
+//! From SAM's low-resolution logits to full-size binary masks, and those to the instance image.
 //!
 //! SAM's post-processing resizes the logits to the model's input, crops the padding, resizes to the image and
 //! thresholds at 0, both resizes bilinear with `align_corners = false`. Each resize is linear and separable, so both
@@ -85,10 +85,8 @@ impl Blend {
 /// Which logits make [`LANES`] neighbouring output columns.
 #[derive(Debug)]
 struct Columns {
-    /// First of as many neighbouring logits.
+    /// First of as many neighbouring logits; mostly they are all that the columns take.
     base: usize,
-    /// Whether they are all that the columns take.
-    near: bool,
     /// First of [`TAPS`] neighbouring logits for each column, counted from `base`.
     offsets: [u32; LANES],
     /// By tap, then column.
@@ -103,7 +101,6 @@ impl Columns {
             let last = first[first.len() - 1] - base;
             Self {
                 base: base as usize,
-                near: last as usize + TAPS <= LANES && low as usize >= LANES,
                 offsets: std::array::from_fn(|lane| first.get(lane).map_or(last, |first| first - base)),
                 weights: std::array::from_fn(|tap| {
                     std::array::from_fn(|lane| weights.get(lane).map_or(0.0, |weights| weights[tap]))
@@ -137,7 +134,8 @@ impl Columns {
     #[target_feature(enable = "avx2")]
     fn blend_near(&self, row: &[f32], out: &mut [f32; LANES]) {
         use std::arch::x86_64::*;
-        let Some(logits) = row.get(self.base..).and_then(<[f32]>::first_chunk::<LANES>).filter(|_| self.near) else {
+        let near = self.end() - self.base <= LANES;
+        let Some(logits) = row.get(self.base..).and_then(<[f32]>::first_chunk::<LANES>).filter(|_| near) else {
             return self.blend(row, out);
         };
         // SAFETY: every pointer is to an array of eight values of 32 bits.
@@ -239,7 +237,7 @@ impl MaskUpscaler {
         self.wide.resize(self.wide.len().max(logits.len() / columns * width), 0.0);
         widen(touched, logits, columns, &mut self.wide);
         let (blend, wide) = (&self.rows, &self.wide);
-        // Both ends are below the image's sides, which are `u32`; the mask ends where the image does.
+        // The last columns may lie past the edge of the image, where the mask is cut.
         let rect = PixelRect {
             x0: (start * LANES) as u32,
             y0: rows.start as u32,
@@ -297,6 +295,28 @@ fn positive_cells(logits: &[f32], columns: usize) -> Option<PixelRect> {
     }
     let side = |at: usize| at as u32;
     found.map(|(x, y)| PixelRect { x0: side(x.start), y0: side(y.start), x1: side(x.end), y1: side(y.end) })
+}
+
+/// Gives the pixels of `mask` that are free, those of id 0, to the object `id`. `ids` are those of the whole image,
+/// row-major.
+pub fn paint_mask(mask: &BinaryMask, id: u16, ids: &mut [u16]) {
+    let PixelRect { x0, x1, .. } = mask.bounds();
+    let width = mask.size().width as usize;
+    for (y, bits) in mask.rows() {
+        let start = y as usize * width;
+        let Some(ids) = ids.get_mut(start + x0 as usize..start + x1 as usize) else { return };
+        paint_row(bits, id, ids);
+    }
+}
+
+multiversioned! {
+    /// One row of [`paint_mask`]. Without branches, so that it becomes vector code.
+    fn paint_row(bits: &[u8], with: u16, ids: &mut [u16]) {
+        for (&bit, id) in bits.iter().zip(ids) {
+            let taken = 0u16.wrapping_sub(u16::from((bit != 0) & (*id == 0)));
+            *id |= taken & with;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 pub mod compressed;
 pub mod decode;
 pub mod encoding;
+mod helpers;
 pub mod mask;
 pub mod overlay;
 pub mod preprocess;
@@ -17,10 +18,9 @@ mod simd;
 
 pub use decode::{DecodeError, DecodeLimits, ImageDecoder};
 pub use encoding::UnknownEncoding;
-pub use mask::{MASK_THRESHOLD, MaskError, MaskUpscaler};
+pub use mask::{MASK_THRESHOLD, MaskError, MaskUpscaler, paint_mask};
 pub use overlay::{OverlayError, PictureFormat, class_color, draw_overlay, encode_jpeg, encode_picture};
 pub use preprocess::{Placement, Preprocess, PreprocessError, Preprocessor, ResizeRule};
 pub use resize::ResizeFilter;
 pub use rle::{RunLengthEncoder, RunLengthError};
 pub use scene::SceneSignature;
-pub(crate) use simd::multiversioned;

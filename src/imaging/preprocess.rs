@@ -222,7 +222,7 @@ impl Preprocessor {
     ///
     /// # Errors
     /// When a thread cannot start.
-    pub fn with_threads(self, threads: usize) -> Result<Self, rayon::ThreadPoolBuildError> {
+    pub fn with_threads(self, threads: usize) -> std::io::Result<Self> {
         Ok(Self { resizer: self.resizer.with_threads(threads)?, ..self })
     }
 

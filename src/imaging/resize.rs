@@ -12,11 +12,14 @@
 //! blended without sorting samples by colour, and fewer are left for the costly pass along x. That is what Pillow makes in two
 //! calls, one for each axis, to the bit; everything else is what it makes in one.
 
-use std::ops::Range;
-
-use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+use std::{
+    ops::Range,
+    slice::IterMut,
+    sync::{Mutex, PoisonError},
+};
 
 use super::{
+    helpers::Helpers,
     resize_blend::{Blending, scale_levels},
     resize_row::Columns,
 };
@@ -139,7 +142,7 @@ struct Scratch {
     sums: Vec<i32>,
 }
 
-/// Fewest rows of the result that another thread is woken for.
+/// Fewest rows of the result that a thread takes at once.
 const FEWEST_ROWS: usize = 32;
 
 /// Resizes RGB images from one size to another. Holds weights and a few rows.
@@ -148,10 +151,9 @@ pub(super) struct Resizer {
     filter: ResizeFilter,
     /// The last one is in use.
     prepared: Vec<Prepared>,
-    /// The caller's, then one for each thread of the pool.
+    /// One for the caller and one for each helper.
     scratch: Vec<Scratch>,
-    /// Threads beside the caller's.
-    pool: Option<ThreadPool>,
+    helpers: Helpers,
 }
 
 /// Three planes of values to write to, or as many whole rows of each.
@@ -160,12 +162,35 @@ struct Planes<'o> {
     row_stride: usize,
 }
 
-impl<'o> Planes<'o> {
-    /// The first `rows`, and the others.
-    fn split_at(self, rows: usize) -> (Self, Self) {
-        let [red, green, blue] = self.channels.map(|channel| channel.split_at_mut(rows * self.row_stride));
-        let part = |channels| Self { channels, row_stride: self.row_stride };
-        (part([red.0, green.0, blue.0]), part([red.1, green.1, blue.1]))
+impl Planes<'_> {
+    /// Takes the first `rows` away.
+    fn take(&mut self, rows: usize) -> Self {
+        let length = rows * self.row_stride;
+        let channels = self.channels.each_mut().map(|channel| {
+            let (these, others) = std::mem::take(channel).split_at_mut(length);
+            *channel = others;
+            these
+        });
+        Self { channels, row_stride: self.row_stride }
+    }
+}
+
+/// What is left to do of an image that threads share.
+struct Left<'o> {
+    rows: Range<usize>,
+    planes: Planes<'o>,
+    scratch: IterMut<'o, Scratch>,
+}
+
+impl<'o> Left<'o> {
+    /// The rows that one of `threads` does next: the fewer, the less is left, so that all end together.
+    fn next(&mut self, threads: usize) -> Option<(Range<usize>, Planes<'o>)> {
+        let left = self.rows.len();
+        let share = if threads == 1 { left } else { (left / (2 * threads)).next_multiple_of(TOGETHER) };
+        let count = share.max(FEWEST_ROWS).min(left);
+        let rows = self.rows.start..self.rows.start + count;
+        self.rows.start = rows.end;
+        (count > 0).then(|| (rows, self.planes.take(count)))
     }
 }
 
@@ -175,11 +200,9 @@ impl Resizer {
     }
 
     /// Shares every image among `threads`, the caller's included.
-    pub(super) fn with_threads(mut self, threads: usize) -> Result<Self, ThreadPoolBuildError> {
-        let others = threads.saturating_sub(1);
-        let pool = ThreadPoolBuilder::new().num_threads(others).thread_name(|index| format!("resize-{index}"));
-        self.pool = if others == 0 { None } else { Some(pool.build()?) };
-        self.scratch.resize_with(others + 1, Scratch::default);
+    pub(super) fn with_threads(mut self, threads: usize) -> std::io::Result<Self> {
+        self.helpers = Helpers::start(threads.saturating_sub(1), "resize")?;
+        self.scratch.resize_with(threads.max(1), Scratch::default);
         Ok(self)
     }
 
@@ -200,7 +223,7 @@ impl Resizer {
     /// Resizes `pixels` (RGB, of the prepared size), applies `affine` to the levels and writes the three planes to `out`:
     /// each `plane` values long, their rows `row_stride` apart.
     pub(super) fn run(&mut self, pixels: &[u8], affine: &Affine, out: &mut [f32], row_stride: usize, plane: usize) {
-        let Self { filter, prepared, scratch, pool } = self;
+        let Self { filter, prepared, scratch, helpers } = self;
         let filter = *filter;
         let Some(prepared) = prepared.last() else { return };
         let resize = |rows: Range<usize>, scratch: &mut Scratch, out: Planes<'_>| {
@@ -212,22 +235,17 @@ impl Resizer {
         };
         let (red, green_and_blue) = out.split_at_mut(plane);
         let (green, blue) = green_and_blue.split_at_mut(plane);
-        let mut planes = Planes { channels: [red, green, blue], row_stride };
+        let planes = Planes { channels: [red, green, blue], row_stride };
         let height = prepared.to.height as usize;
-        let Some((own, others)) = scratch.split_first_mut() else { return };
-        let parts = (height / FEWEST_ROWS).clamp(1, others.len() + 1);
-        let Some(pool) = pool.as_ref().filter(|_| parts > 1) else {
-            return resize(0..height, own, planes);
-        };
-        pool.in_place_scope(|scope| {
-            let edge = |part: usize| height * part / parts;
-            for (part, scratch) in (1..parts).zip(others) {
-                let rows = edge(part - 1)..edge(part);
-                let (these, rest) = planes.split_at(rows.len());
-                planes = rest;
-                scope.spawn(move |_| resize(rows, scratch, these));
+        let threads = (height / FEWEST_ROWS).clamp(1, scratch.len());
+        let left = Mutex::new(Left { rows: 0..height, planes, scratch: scratch.iter_mut() });
+        let lock = || left.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = || lock().next(threads);
+        helpers.share(threads - 1, &|| {
+            let Some(scratch) = lock().scratch.next() else { return };
+            while let Some((rows, planes)) = next() {
+                resize(rows, scratch, planes);
             }
-            resize(edge(parts - 1)..height, own, planes);
         });
     }
 }

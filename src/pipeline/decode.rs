@@ -14,7 +14,7 @@ use std::{
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
-use super::{FrameError, config::MAX_OBJECTS};
+use super::{FrameError, config::MAX_OBJECTS, error::caught};
 use crate::{
     inference::{ImageEmbedding, InferenceError, LowResMasks, MaskDecoder, PromptBatch},
     types::ImageSize,
@@ -181,7 +181,7 @@ fn run(decoder: &mut dyn MaskDecoder, worker: usize, job: Job) -> Done {
     let Job { embedding, image, mut batch } = job;
     let start = Instant::now();
     let result = match Arc::get_mut(&mut batch.masks) {
-        Some(masks) => decoder.decode(&embedding, image, &batch.prompts, masks),
+        Some(masks) => caught("mask decoder", || decoder.decode(&embedding, image, &batch.prompts, masks)),
         None => Err(InferenceError::Session { model: "mask decoder".into(), reason: "the batch is in use".into() }),
     };
     Done { worker, batch, took: start.elapsed(), result }

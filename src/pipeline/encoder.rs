@@ -8,7 +8,7 @@ use std::{
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
-use super::FrameError;
+use super::{FrameError, error::caught};
 use crate::{
     inference::{ImageEmbedding, ImageEncoder, InferenceError},
     types::RgbImage,
@@ -36,11 +36,12 @@ impl EncoderThread {
         let thread = std::thread::Builder::new().name("sam-encoder".into()).spawn(move || {
             for images in incoming {
                 let start = Instant::now();
-                let prepared = encoder.prepare(&images.iter().map(Arc::as_ref).collect::<Vec<_>>());
+                let of = images.iter().map(Arc::as_ref).collect::<Vec<_>>();
+                let prepared = caught("image encoder", || encoder.prepare(&of));
                 // Given back before the result is sent: the frame loop decodes the next images into the same buffers.
                 drop(images);
                 let prepare = start.elapsed();
-                let embeddings = prepared.and_then(|()| encoder.encode());
+                let embeddings = prepared.and_then(|()| caught("image encoder", || encoder.encode()));
                 let encode = start.elapsed().saturating_sub(prepare);
                 if outgoing.send(Encoded { embeddings, prepare, encode }).is_err() {
                     break;

@@ -1,5 +1,7 @@
 //! Why a frame has no result.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use crate::{imaging::DecodeError, inference::InferenceError, pipeline::ConfigError};
 
 /// An error of one frame. The pipeline is ready for the next one afterwards.
@@ -34,6 +36,15 @@ impl FrameError {
             Self::ThreadEnded(_) => "thread",
         }
     }
+}
+
+/// A part of a frame. A panic in it is this frame's error, wherever the part runs: nobody would notice the end of one of
+/// several threads, and wait for what it had taken.
+pub(super) fn caught<T, E: From<InferenceError>>(part: &str, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        let reason = "panicked; its message is above".to_owned();
+        Err(InferenceError::Session { model: part.to_owned(), reason }.into())
+    })
 }
 
 /// Why a pipeline could not be made.

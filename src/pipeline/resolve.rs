@@ -8,11 +8,11 @@ use std::{sync::Arc, thread::JoinHandle};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
-use super::{FrameError, config::MAX_OBJECTS};
+use super::{FrameError, config::MAX_OBJECTS, error::caught};
 use crate::{
-    imaging::{MaskError, MaskUpscaler, Placement, RunLengthEncoder, multiversioned},
+    imaging::{MaskError, MaskUpscaler, Placement, RunLengthEncoder, paint_mask},
     inference::{InferenceError, LowResMasks},
-    types::{BinaryMask, FrameResult, ImageSize, LabeledInstance, PixelRect, RunLengths},
+    types::{BinaryMask, FrameResult, ImageSize, LabeledInstance, RunLengths},
 };
 
 /// One object on its way through the resolver. The buffers go round and round.
@@ -91,7 +91,7 @@ impl Worker {
                 return Done::Clear(instance_ids);
             }
         };
-        let result = self.resolve(&masks, prompt, &placement, &mut object);
+        let result = caught("masks", || self.resolve(&masks, prompt, &placement, &mut object));
         // Before the result is handed back: the frame loop reuses the batch once every object of it is done.
         drop(masks);
         Done::Mask(object, result)
@@ -233,7 +233,8 @@ impl Resolver {
             labelled.instance_id = u32::try_from(out.instances.len() + 1).unwrap_or(u32::MAX);
             labelled.mask = std::mem::replace(&mut object.runs, self.retired.pop().unwrap_or_default());
             // Best first: a pixel already taken stays with the better mask.
-            paint(&object.mask, labelled.instance_id, out);
+            let id = u16::try_from(labelled.instance_id).unwrap_or(u16::MAX);
+            paint_mask(&object.mask, id, &mut out.instance_ids);
             out.instances.push(labelled);
         }
         self.keep_finished();
@@ -268,29 +269,6 @@ impl Drop for Resolver {
         drop(self.jobs.take());
         for thread in self.threads.drain(..) {
             let _ = thread.join();
-        }
-    }
-}
-
-/// Gives the free pixels of `mask` to an object.
-fn paint(mask: &BinaryMask, instance_id: u32, out: &mut FrameResult) {
-    let PixelRect { x0, x1, .. } = mask.bounds();
-    let width = mask.size().width as usize;
-    let id = u16::try_from(instance_id).unwrap_or(u16::MAX);
-    for (y, bits) in mask.rows() {
-        let start = y as usize * width;
-        let Some(ids) = out.instance_ids.get_mut(start + x0 as usize..start + x1 as usize) else { return };
-        paint_row(bits, id, ids);
-    }
-}
-
-multiversioned! {
-    /// One row of [`paint`]: `with` is written where `bits` is set and `ids` is 0. Without branches, so that it becomes
-    /// vector code.
-    fn paint_row(bits: &[u8], with: u16, ids: &mut [u16]) {
-        for (&bit, id) in bits.iter().zip(ids) {
-            let taken = 0u16.wrapping_sub(u16::from((bit != 0) & (*id == 0)));
-            *id |= taken & with;
         }
     }
 }

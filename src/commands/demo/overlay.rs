@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use scenelex::{
-    imaging::{DecodeLimits, ImageDecoder, overlay},
+    imaging::{DecodeLimits, ImageDecoder, overlay, paint_mask},
     ros::{
         CdrView,
         messages::{CompressedImage, CompressedImageView, Image, ImageView, LabeledMaskArray},
@@ -97,16 +97,12 @@ fn to_result(message: &LabeledMaskArray, size: ImageSize) -> Result<FrameResult>
         ..FrameResult::default()
     };
     let mut pixels = BinaryMask::default();
-    // The surest masks come first and lie on top, as in the node's own images.
-    for mask in message.masks.iter().rev() {
+    // The surest masks come first and keep their pixels, as in the node's own images.
+    for mask in &message.masks {
         let runs = RunLengths { size, counts: mask.counts.clone() };
         runs.decode_into(&mut pixels)?;
         let id = u16::try_from(mask.instance_id).context("an instance id does not fit 16 bits")?;
-        for (own, &set) in result.instance_ids.iter_mut().zip(&pixels.to_row_major()) {
-            if set != 0 {
-                *own = id;
-            }
-        }
+        paint_mask(&pixels, id, &mut result.instance_ids);
         let (x0, y0) = (mask.bbox.x_offset as f32, mask.bbox.y_offset as f32);
         result.instances.push(LabeledInstance {
             instance_id: mask.instance_id,
@@ -119,6 +115,5 @@ fn to_result(message: &LabeledMaskArray, size: ImageSize) -> Result<FrameResult>
             mask: runs,
         });
     }
-    result.instances.reverse();
     Ok(result)
 }
