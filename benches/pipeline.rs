@@ -1,23 +1,35 @@
-//! The frame pipeline with the shipped models: how much time a frame takes beyond the models' own critical path.
+//! The node's frame loop with the shipped models: how much time a frame takes beyond the models' own critical path.
 //!
-//! `pipeline/total/SIZE` is a whole frame, `pipeline/overhead/SIZE` what it takes beyond
-//! `max(detect, encode_image) + decode_masks` of the same frame. The pictures are those of the demo bag, brought to the
-//! size as raw rgb8. Skips, saying so, where the models are not assembled.
+//! `pipeline/total/SIZE` is the time from when the middleware hands an image over until it is given the masks,
+//! `pipeline/overhead/SIZE` what of that is beyond `max(detect, encode_image) + decode_masks` of the same frame: the image
+//! copied, the frame loop woken, decoding, both models' inputs, everything after them, and the messages. The middleware is
+//! left out: the image is there as bytes, and the messages end as bytes. Somebody subscribes to masks and detections. Every
+//! image comes when the one before is done. The pictures are those of the demo bag, brought to the size as raw rgb8. Skips,
+//! saying so, where the models are not assembled.
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs, reason = "a bench")]
 
+#[path = "../tests/support/frame_loop.rs"]
+mod frame_loop;
+
 use std::{
+    error::Error,
     path::{Path, PathBuf},
-    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
+use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
+use frame_loop::FrameLoopBetweenBytes;
 use scenelex::{
     imaging::{DecodeLimits, ImageDecoder},
     inference::{Bundle, InferenceError, ModelOptions, TextEncoder},
     pipeline::{Execution, Pipeline, PipelineConfig, PreparedVocabulary, Stage, Statistics},
     replay::bag::{Bag, MessageQuery},
-    types::{CameraImage, FrameResult, Header, ImagePayload, ImageSize, RgbImage, VocabularySource},
+    ros::{
+        CdrView, cdr,
+        messages::{Image, LabeledMaskArray},
+    },
+    types::{ImageSize, RgbImage, VocabularySource},
     vocabulary::{VocabularyBuilder, VocabularyLimits, parse_class_list},
 };
 
@@ -25,17 +37,33 @@ const SIZES: [ImageSize; 2] = [ImageSize::new(640, 480), ImageSize::new(1280, 72
 const CLASSES: &str =
     "mug, bottle, bowl, ball, box, can, chair, potted plant, monitor, traffic cone, stool, lamp, book, laptop";
 const FRAMES: usize = 16;
+const SUBSCRIBED: [&str; 2] = ["/scenelex/masks", "/scenelex/detections"];
 
 fn models() -> PathBuf {
     std::env::var_os("SCENELEX_MODELS").map_or_else(|| PathBuf::from("models/sim"), PathBuf::from)
 }
 
-struct Bench {
-    pipeline: Pipeline,
-    vocabulary: Arc<PreparedVocabulary>,
+/// What became of an image.
+struct Seen {
+    /// From the middleware and back to it.
+    total: Duration,
+    models: Duration,
+    objects: usize,
 }
 
-fn load(models: &Path) -> Result<Bench, Box<dyn std::error::Error>> {
+/// Has an image labelled.
+fn label(node: &mut FrameLoopBetweenBytes, image: &Bytes) -> Result<Seen, Box<dyn Error>> {
+    let arrived = Instant::now();
+    node.send(image)?;
+    let masks = node.published.recv()?;
+    // The detections, which come after them.
+    node.published.recv()?;
+    let result: LabeledMaskArray = CdrView::from_encapsulated(&masks.message)?.decode()?;
+    let models = result.stages.iter().find(|stage| stage.stage == Stage::Models.as_str()).ok_or("no such stage")?;
+    Ok(Seen { total: masks.at.duration_since(arrived), models: models.duration.into(), objects: result.masks.len() })
+}
+
+fn load(models: &Path) -> Result<(Pipeline, PreparedVocabulary), Box<dyn Error>> {
     let detector = Bundle::load(&models.join("detector"))?;
     let segmenter = Bundle::load(&models.join("segmenter"))?;
     let mut config = PipelineConfig::with_thresholds(&detector.thresholds);
@@ -60,12 +88,12 @@ fn load(models: &Path) -> Result<Bench, Box<dyn std::error::Error>> {
     let vocabulary =
         VocabularyBuilder::new(limits).build(&classes, VocabularySource::Configuration, SystemTime::now())?;
     let mut encoder = TextEncoder::load(&detector, &ModelOptions::default())?;
-    let vocabulary = Arc::new(PreparedVocabulary::encode(vocabulary, &mut encoder)?);
-    Ok(Bench { pipeline: Pipeline::load(config, &detector, &segmenter)?, vocabulary })
+    let vocabulary = PreparedVocabulary::encode(vocabulary, &mut encoder)?;
+    Ok((Pipeline::load(config, &detector, &segmenter)?, vocabulary))
 }
 
 /// Pictures of the demo bag, evenly spread over it.
-fn demo_pictures() -> Result<Vec<RgbImage>, Box<dyn std::error::Error>> {
+fn demo_pictures() -> Result<Vec<RgbImage>, Box<dyn Error>> {
     let bag = Bag::open(Path::new("models/sim/demo_bag"))?;
     let mut files = Vec::new();
     for message in bag.messages(&MessageQuery::default())? {
@@ -87,7 +115,7 @@ fn demo_pictures() -> Result<Vec<RgbImage>, Box<dyn std::error::Error>> {
 }
 
 /// `image` at `size` by nearest neighbour, as a raw camera message.
-fn camera_image(image: &RgbImage, size: ImageSize) -> CameraImage {
+fn camera_image(image: &RgbImage, size: ImageSize) -> Bytes {
     let mut data = Vec::with_capacity(size.area() * 3);
     for y in 0..size.height {
         for x in 0..size.width {
@@ -96,16 +124,17 @@ fn camera_image(image: &RgbImage, size: ImageSize) -> CameraImage {
             data.extend_from_slice(&image.data[at..at + 3]);
         }
     }
-    let (encoding, step) = ("rgb8".into(), size.width * 3);
-    CameraImage {
-        header: Header::default(),
-        payload: ImagePayload::Raw { size, encoding, is_bigendian: false, step, data },
-    }
+    let ImageSize { width, height } = size;
+    let message = Image { width, height, encoding: "rgb8".to_owned(), step: width * 3, data, ..Image::default() };
+    cdr::encode(&message).expect("an image message")
 }
 
+/// A part of what became of an image.
+type Part = fn(&Seen) -> Duration;
+
 fn pipeline(c: &mut Criterion) {
-    let mut bench = match load(&models()) {
-        Ok(bench) => bench,
+    let (pipeline, vocabulary) = match load(&models()) {
+        Ok(loaded) => loaded,
         Err(error) => {
             let missing =
                 error.downcast_ref::<InferenceError>().is_some_and(|e| matches!(e, InferenceError::Io { .. }));
@@ -114,31 +143,33 @@ fn pipeline(c: &mut Criterion) {
             return;
         }
     };
+    let mut node = FrameLoopBetweenBytes::start(pipeline, vocabulary, &SUBSCRIBED, false).expect("the frame loop");
     let pictures = demo_pictures().expect("demo bag");
     let mut group = c.benchmark_group("pipeline");
     group.sample_size(20).warm_up_time(Duration::from_secs(2)).measurement_time(Duration::from_secs(10));
     for size in SIZES {
-        let frames: Vec<CameraImage> = pictures.iter().map(|picture| camera_image(picture, size)).collect();
-        let mut image = frames[0].clone();
-        let mut result = FrameResult::default();
-        let mut statistics = Statistics::new();
+        let images: Vec<Bytes> = pictures.iter().map(|picture| camera_image(picture, size)).collect();
+        *node.intake.counts(0) = Statistics::new();
         let mut objects = 0;
-        let mut run = |iterations: u64, measure: fn(Stage, &Statistics, &FrameResult) -> Duration, stage: Stage| {
-            let mut total = Duration::ZERO;
-            for frame in frames.iter().cycle().take(iterations as usize) {
-                // As the node does it: the message is copied into a buffer that goes round, before the frame's time begins.
-                image.clone_from(frame);
-                bench.pipeline.process(&mut image, &bench.vocabulary, &mut result).expect("frame");
-                statistics.count_processed(&result.durations, Instant::now());
-                objects += result.instances.len();
-                total += measure(stage, &statistics, &result);
-            }
-            total
-        };
-        let measure = |stage: Stage, _: &Statistics, result: &FrameResult| stage.of(&result.durations);
-        group.bench_function(format!("total/{size}"), |b| b.iter_custom(|n| run(n, measure, Stage::Total)));
-        group.bench_function(format!("overhead/{size}"), |b| b.iter_custom(|n| run(n, measure, Stage::Overhead)));
-        let snapshot = statistics.snapshot(Instant::now());
+        let parts: [(&str, Part); 2] =
+            [("total", |seen| seen.total), ("overhead", |seen| seen.total.saturating_sub(seen.models))];
+        for (name, part) in parts {
+            group.bench_function(format!("{name}/{size}"), |b| {
+                b.iter_custom(|iterations| {
+                    let mut time = Duration::ZERO;
+                    for image in images.iter().cycle().take(iterations as usize) {
+                        let seen = label(&mut node, image).expect("a result");
+                        objects += seen.objects;
+                        time += part(&seen);
+                    }
+                    time
+                });
+            });
+        }
+        let snapshot = node.intake.counts(0).snapshot(Instant::now());
+        if snapshot.processed == 0 {
+            continue;
+        }
         println!("{size}: {:.1} objects a frame", objects as f64 / snapshot.processed as f64);
         for (stage, times) in &snapshot.stages {
             println!(

@@ -12,6 +12,7 @@ use std::{
 };
 
 use scenelex::{
+    inference::InferenceError,
     pipeline::{VocabularyError, VocabularyRequest, VocabularyWorker, take_out_indistinct},
     types::{FrameResult, ImageSize, VocabularySource},
     vocabulary::{ClassSpec, ListError, VocabularyLimits},
@@ -62,6 +63,18 @@ fn a_bad_list_changes_nothing() {
     assert_eq!(handle.current().vocabulary.version, 1);
     assert_eq!(worker.apply(request(&["blue"])).unwrap(), 2, "refused lists take no version");
     assert_eq!(handle.current().vocabulary.entries[0].class_id, 2, "and no class id");
+}
+
+#[test]
+fn a_worker_that_was_stopped_makes_no_vocabulary() {
+    let (worker, handle) = worker();
+    worker.apply(request(&["red"])).unwrap();
+    let (_alive, end) = crossbeam::channel::bounded(0);
+    assert_eq!(worker.apply_until(request(&["blue"]), &end).unwrap(), 2);
+    worker.stop();
+    let error = worker.apply_until(request(&["green"]), &end).unwrap_err();
+    assert!(matches!(error, VocabularyError::Encoding(InferenceError::Stopped)), "{error}");
+    assert_eq!(handle.current().vocabulary.version, 2, "the one in use stays");
 }
 
 #[test]

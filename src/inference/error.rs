@@ -96,6 +96,9 @@ pub enum InferenceError {
         /// What ONNX Runtime said.
         reason: String,
     },
+    /// The text encoder is not to go on ([`super::TextEncoder::stop_when`]).
+    #[error("text encoding was stopped")]
+    Stopped,
     /// An image cannot be brought to the model's input.
     #[error("preprocessing: {0}")]
     Preprocess(String),

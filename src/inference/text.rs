@@ -3,7 +3,14 @@
 //! Captions follow Grounding DINO: phrases in lower case, each closed by a full stop ("a cat. a dog."), WordPiece tokens
 //! between `[CLS]` and `[SEP]`. A list that needs more tokens than the model reads is cut into several captions.
 
-use std::{ops::Range, path::Path, sync::Arc};
+use std::{
+    ops::Range,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use tokenizers::{
     ModelWrapper, Tokenizer, models::wordpiece::WordPiece, normalizers::BertNormalizer,
@@ -122,6 +129,7 @@ pub struct TextEncoder {
     unknown: Option<u32>,
     model: Option<(Model, usize)>,
     max_tokens: usize,
+    stop: Arc<AtomicBool>,
 }
 
 const TEXT_INPUTS: [&str; 3] = ["input_ids", "attention_mask", "token_type_ids"];
@@ -164,7 +172,13 @@ impl TextEncoder {
                 Some((model, size))
             }
         };
-        Ok(Self { tokenizer, unknown, model, max_tokens: bundle.max_tokens })
+        Ok(Self { tokenizer, unknown, model, max_tokens: bundle.max_tokens, stop: Arc::default() })
+    }
+
+    /// Refuses to encode once `stop` is true: a long list of names takes many runs of the model, and somebody may be waiting
+    /// for its end.
+    pub fn stop_when(&mut self, stop: Arc<AtomicBool>) {
+        self.stop = stop;
     }
 
     /// Token ids of a phrase on its own; `None` where the tokenizer knows no part of it, so that nothing tells it from
@@ -225,8 +239,12 @@ impl TextEncoder {
     /// Tokenises a caption, finds the tokens of each phrase, and runs the text encoder if there is one.
     ///
     /// # Errors
-    /// When the tokenizer or the model fails, the caption exceeds the token limit, or a phrase has no token of its own.
+    /// When the tokenizer or the model fails, the caption exceeds the token limit, a phrase has no token of its own, or it was
+    /// stopped ([`Self::stop_when`]).
     pub fn encode(&mut self, caption: &Caption) -> Result<EncodedText, InferenceError> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(InferenceError::Stopped);
+        }
         let encoding = self.tokenizer.encode(caption.text.as_str(), true).map_err(broken)?;
         let input_ids: Vec<i64> = encoding.get_ids().iter().map(|&id| i64::from(id)).collect();
         let length = input_ids.len();

@@ -14,6 +14,7 @@ const WINDOW: usize = 512;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "named as the fields of StageDurations")]
 pub enum Stage {
+    Intake,
     Decode,
     Preprocess,
     Detect,
@@ -22,14 +23,16 @@ pub enum Stage {
     DecodeMasks,
     Resolve,
     Total,
+    Publish,
     Models,
-    /// `total - models`.
+    /// `intake + total + publish - models`: from the image's arrival to its published masks, beyond the models.
     Overhead,
 }
 
 impl Stage {
     /// Every stage, in the order of the frame.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
+        Self::Intake,
         Self::Decode,
         Self::Preprocess,
         Self::Detect,
@@ -38,6 +41,7 @@ impl Stage {
         Self::DecodeMasks,
         Self::Resolve,
         Self::Total,
+        Self::Publish,
         Self::Models,
         Self::Overhead,
     ];
@@ -46,6 +50,7 @@ impl Stage {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Intake => "intake",
             Self::Decode => "decode",
             Self::Preprocess => "preprocess",
             Self::Detect => "detect",
@@ -54,6 +59,7 @@ impl Stage {
             Self::DecodeMasks => "decode_masks",
             Self::Resolve => "resolve",
             Self::Total => "total",
+            Self::Publish => "publish",
             Self::Models => "models",
             Self::Overhead => "overhead",
         }
@@ -63,6 +69,7 @@ impl Stage {
     #[must_use]
     pub fn of(self, durations: &StageDurations) -> Duration {
         match self {
+            Self::Intake => durations.intake,
             Self::Decode => durations.decode,
             Self::Preprocess => durations.preprocess,
             Self::Detect => durations.detect,
@@ -71,8 +78,9 @@ impl Stage {
             Self::DecodeMasks => durations.decode_masks,
             Self::Resolve => durations.resolve,
             Self::Total => durations.total,
+            Self::Publish => durations.publish,
             Self::Models => durations.models,
-            Self::Overhead => durations.total.saturating_sub(durations.models),
+            Self::Overhead => (durations.intake + durations.total + durations.publish).saturating_sub(durations.models),
         }
     }
 }
@@ -254,14 +262,20 @@ mod tests {
         let mut statistics = Statistics::new();
         let start = Instant::now();
         for i in 0..600_u64 {
-            let durations = StageDurations { total: ms(i), models: ms(i / 2), ..StageDurations::default() };
+            let durations = StageDurations {
+                total: ms(i),
+                models: ms(i / 2),
+                publish: ms(3),
+                intake: ms(2),
+                ..StageDurations::default()
+            };
             statistics.count_processed(&durations, start + ms(100 * i));
         }
         let snapshot = statistics.snapshot(start + ms(59_900));
         assert_eq!(snapshot.processed, 600);
         assert_eq!(snapshot.stages[&Stage::Total].max, ms(599));
         assert_eq!(snapshot.stages[&Stage::Total].p50, ms(343), "frames 88 to 599 are kept");
-        assert_eq!(snapshot.stages[&Stage::Overhead].max, ms(300));
+        assert_eq!(snapshot.stages[&Stage::Overhead].max, ms(305));
         assert!((snapshot.rate_hz - 10.0).abs() < 1e-9, "{}", snapshot.rate_hz);
     }
 

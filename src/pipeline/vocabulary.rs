@@ -4,13 +4,19 @@
 //! as a whole; the frame loop picks up whatever is current when a frame starts and never waits.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
     time::SystemTime,
 };
 
 use arc_swap::ArcSwap;
-use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam::{
+    channel::{Receiver, Sender, TrySendError, bounded},
+    select,
+};
 
 use super::{PreparedVocabulary, prepared::take_out_indistinct};
 use crate::{
@@ -132,6 +138,7 @@ enum Work {
 /// The thread that makes vocabularies. Ends when dropped, after the request it is at.
 #[derive(Debug)]
 pub struct VocabularyWorker {
+    stop: Arc<AtomicBool>,
     work: Option<Sender<Work>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -141,12 +148,13 @@ impl VocabularyWorker {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(encoder: TextEncoder, limits: VocabularyLimits) -> std::io::Result<(Self, VocabularyHandle)> {
+    pub fn start(mut encoder: TextEncoder, limits: VocabularyLimits) -> std::io::Result<(Self, VocabularyHandle)> {
         let handle = VocabularyHandle::fixed(PreparedVocabulary::empty());
         let (work, incoming) = bounded(WAITING_REQUESTS);
         let published = handle.clone();
+        let stop = Arc::new(AtomicBool::new(false));
+        encoder.stop_when(Arc::clone(&stop));
         let thread = std::thread::Builder::new().name("vocabulary".into()).spawn(move || {
-            let mut encoder = encoder;
             let mut builder = VocabularyBuilder::new(limits);
             for work in incoming {
                 // Whoever asked may have stopped waiting; a vocabulary is in use all the same.
@@ -161,7 +169,7 @@ impl VocabularyWorker {
                 }
             }
         })?;
-        Ok((Self { work: Some(work), thread: Some(thread) }, handle))
+        Ok((Self { stop, work: Some(work), thread: Some(thread) }, handle))
     }
 
     /// Asks for a new vocabulary; the receiver gets its version, once it is in use, or why there is none.
@@ -199,6 +207,25 @@ impl VocabularyWorker {
     /// Why there is none.
     pub fn apply(&self, request: VocabularyRequest) -> Result<u64, VocabularyError> {
         self.submit(request)?.recv().map_err(|_| VocabularyError::Closed)?
+    }
+
+    /// As [`Self::apply`], but stops when `end` is disconnected.
+    ///
+    /// # Errors
+    /// As [`Self::apply`]; [`VocabularyError::Closed`] when it was stopped.
+    pub fn apply_until(&self, request: VocabularyRequest, end: &Receiver<()>) -> Result<u64, VocabularyError> {
+        select! {
+            recv(self.submit(request)?) -> made => made.map_err(|_| VocabularyError::Closed)?,
+            recv(end) -> _ => {
+                self.stop();
+                Err(VocabularyError::Closed)
+            }
+        }
+    }
+
+    /// Makes no vocabulary any more, not even the one it is at: who waits for it gets an error, soon.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 

@@ -9,10 +9,10 @@ use super::{
     lifecycle::State,
     messages::{CompressedImage, DiagnosticArray, DiagnosticStatus, Header, Image, KeyValue, Octet, RosMessage as _},
     refresh::RefreshStatus,
-    transport::{Mismatch, RawSubscription},
+    transport::{Mismatch, Missed, RawSubscription},
 };
 use crate::{
-    pipeline::{Snapshot, Stage},
+    pipeline::{Percentiles, Snapshot, Stage},
     types::{Stamp, Vocabulary},
     vocabulary::chat::BreakerStatus,
 };
@@ -63,6 +63,8 @@ pub struct CameraReport<'r> {
     pub image_topic: &'r str,
     /// Publishers on that topic; `None` while it is not subscribed to.
     pub publishers: Option<usize>,
+    /// Images that never came out of the middleware.
+    pub missed: Missed,
     /// Why they are not heard, while no image comes.
     pub mismatch: Option<Mismatch>,
     /// Counts and latencies.
@@ -85,6 +87,7 @@ impl<'r> CameraReport<'r> {
             name,
             image_topic,
             publishers: images.map(RawSubscription::publishers),
+            missed: images.map_or_else(Missed::default, RawSubscription::missed),
             // Asked only where the answer is shown: it goes through everything on the graph.
             mismatch: images.filter(|_| is_silent(&counts)).and_then(RawSubscription::mismatch),
             counts,
@@ -150,7 +153,7 @@ impl Diagnostics {
 /// How a camera's images fare.
 fn frames(part: &Part<'_>, working: &Working<'_>, camera: &CameraReport<'_>, known: &mut Known) -> DiagnosticStatus {
     let counts = &camera.counts;
-    let bad: u64 = counts.bad.values().sum();
+    let bad = counts.bad.values().sum::<u64>() + camera.missed.refused;
     let newly_bad = bad - bad.min(known.bad);
     known.bad = bad;
     let silent = is_silent(counts);
@@ -185,16 +188,21 @@ fn frames(part: &Part<'_>, working: &Working<'_>, camera: &CameraReport<'_>, kno
         value("received", &counts.received),
         value("processed", &counts.processed),
         value("dropped", &counts.dropped),
+        value("lost", &camera.missed.lost),
         value("bad_images", &bad),
     ];
     values.extend(counts.bad.iter().map(|(kind, count)| value(&format!("bad_images.{kind}"), count)));
+    if camera.missed.refused > 0 {
+        values.push(value("bad_images.encapsulation", &camera.missed.refused));
+    }
     values.push(value("unsent", &camera.unsent));
     if let Some(age) = counts.image_age {
         values.push(value("image_age_s", &format!("{:.3}", age.as_secs_f64())));
     }
     values.push(value("rate_hz", &format!("{:.2}", counts.rate_hz)));
     for (stage, percentiles) in &counts.stages {
-        for (name, time) in [("p50", percentiles.p50), ("p90", percentiles.p90), ("p99", percentiles.p99)] {
+        let Percentiles { p50, p90, p99, max } = *percentiles;
+        for (name, time) in [("p50", p50), ("p90", p90), ("p99", p99), ("max", max)] {
             values.push(value(&format!("{}_ms.{name}", stage.as_str()), &format!("{:.2}", time.as_secs_f64() * 1e3)));
         }
     }
@@ -336,7 +344,8 @@ mod tests {
 
     fn camera(counts: Snapshot) -> CameraReport<'static> {
         let (name, image_topic) = ("", "/camera");
-        CameraReport { name, image_topic, publishers: Some(1), mismatch: None, counts, unsent: 0 }
+        let missed = Missed::default();
+        CameraReport { name, image_topic, publishers: Some(1), missed, mismatch: None, counts, unsent: 0 }
     }
 
     /// The status of this name in a report of a node with one camera.
@@ -384,6 +393,20 @@ mod tests {
             let found: Vec<_> = status.values.iter().filter(|pair| pair.key == key).map(|pair| &*pair.value).collect();
             assert_eq!(found, [expected]);
         }
+    }
+
+    #[test]
+    fn what_never_came_out_of_the_middleware_is_told() {
+        let mut statistics = Statistics::new();
+        statistics.count_received(Instant::now());
+        statistics.count_bad("codec");
+        let missed = Missed { lost: 7, refused: 2 };
+        let camera = CameraReport { missed, ..camera(statistics.snapshot(Instant::now())) };
+        let status = status(&mut Diagnostics::new(), true, camera, "scenelex: frames");
+        assert_eq!((status.level, &*status.message), (DiagnosticStatus::WARN, "3 images could not be processed"));
+        let told = |key: &str| status.values.iter().find(|pair| pair.key == key).map(|pair| &*pair.value);
+        assert_eq!((told("lost"), told("bad_images")), (Some("7"), Some("3")));
+        assert_eq!((told("bad_images.codec"), told("bad_images.encapsulation")), (Some("1"), Some("2")));
     }
 
     #[test]

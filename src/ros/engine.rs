@@ -1,10 +1,7 @@
 //! What a configured node is made of: models, topics, the frame loop and the vocabulary loop. Made by the life cycle's
 //! transition `configure`, dropped by `cleanup`; takes images between `activate` and `deactivate`.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
 use crossbeam::channel::Receiver;
@@ -27,7 +24,7 @@ use super::{
     requests::{Enabling, Refreshing, VocabularyRequests},
     segment::Segmenting,
     settings::Settings,
-    transport::{MessageHandler, RawSubscription, Transport, TransportError},
+    transport::{History, MessageHandler, RawSubscription, Transport, TransportError},
 };
 use crate::{
     inference::Thresholds,
@@ -36,8 +33,8 @@ use crate::{
     vocabulary::{ClassSpec, VocabularyLimits, names::add_fixed},
 };
 
-/// How long the end may take: what is under way gets this long to be published.
-const GRACE: Duration = Duration::from_millis(800);
+/// Images of a subscription that the middleware keeps.
+const MOST_IMAGES: u32 = 4;
 
 /// A camera's place on the graph.
 struct Camera {
@@ -100,7 +97,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Puts everything but the image subscription and `~/set_vocabulary` on the graph.
+    /// Puts everything but the image subscription and `~/set_vocabulary` on the graph. Stops when `end` is disconnected.
     ///
     /// # Errors
     /// [`NodeError`]; nothing is left running then.
@@ -110,6 +107,7 @@ impl Engine {
         settings: &Settings,
         loaded: Loaded,
         time: NodeTime,
+        end: &Receiver<()>,
     ) -> Result<Self, NodeError> {
         let Loaded { mut pipeline, worker, vocabulary, refresh, thresholds, names } = loaded;
         // Names first: nothing runs yet that would have to be stopped.
@@ -118,7 +116,7 @@ impl Engine {
         let cameras = names_of.iter().map(|name| Camera::new(identity, name)).collect::<Result<Vec<_>, _>>()?;
         let worker = Arc::new(worker);
         let changes = vocabulary.subscribe();
-        set_first_classes(settings, &worker)?;
+        set_first_classes(settings, &worker, end)?;
         let tuning = Tuning { config: pipeline.config().clone(), overlay_interval: settings.overlay_interval };
         let tuning = Arc::new(ArcSwap::from_pointee(tuning));
         let runs_on = pipeline.runs_on().to_vec();
@@ -154,7 +152,7 @@ impl Engine {
         })?;
         let engine = Self {
             cameras,
-            image_qos: settings.image_qos,
+            image_qos: few(settings.image_qos),
             compressed: settings.compressed,
             models: names,
             runs_on,
@@ -282,15 +280,25 @@ impl Engine {
         CameraReport::new(&camera.name, &camera.topic, camera.images.as_deref(), counts, self.frames.unsent(index))
     }
 
-    /// Stops input, lets the frame under way be published, takes everything off the graph.
-    pub fn stop(mut self) {
+    /// Has everything end that somebody may be waiting for. [`Self::stop`] must follow.
+    pub fn begin_stop(&mut self) {
         self.deactivate();
-        let Self { cameras, intake, frames, requests, enabling, segmenting, refresh, .. } = self;
-        intake.close();
-        if let Some(refresh) = &refresh {
+        self.intake.close();
+        self.worker.stop();
+        if let Some(refresh) = &self.refresh {
             refresh.running.handle().stop();
         }
-        frames.join(GRACE);
+    }
+
+    /// Stops input, lets the frame under way be published, takes everything off the graph. What still runs at `deadline` is
+    /// left alone.
+    pub fn stop(mut self, deadline: Instant) {
+        self.begin_stop();
+        let Self { cameras, intake, frames, requests, enabling, segmenting, mut refresh, .. } = self;
+        frames.join(deadline);
+        if let Some(refresh) = &mut refresh {
+            refresh.running.end_by(deadline);
+        }
         drop((requests, enabling, segmenting, refresh));
         for (index, camera) in cameras.iter().enumerate() {
             let counts = intake.counts(index).snapshot(Instant::now());
@@ -306,6 +314,16 @@ impl Engine {
     }
 }
 
+/// As `qos`, with room for a few samples at most. All that wait are taken at once and the newest wins, so more of them would
+/// only take memory: RustDDS keeps what was taken until others need its place.
+fn few(qos: Qos) -> Qos {
+    let depth = match qos.history {
+        History::KeepLast(depth) => depth.min(MOST_IMAGES),
+        History::KeepAll => MOST_IMAGES,
+    };
+    Qos { history: History::KeepLast(depth), ..qos }
+}
+
 /// What `settings` make of the next frames. Threads and provider stay those that the models were loaded with: where the
 /// threads follow the number of cores, that may be another one by now.
 fn tuned(settings: &Settings, shipped: &Thresholds, running: &Tuning) -> Tuning {
@@ -315,11 +333,11 @@ fn tuned(settings: &Settings, shipped: &Thresholds, running: &Tuning) -> Tuning 
 
 /// Brings the list in force that the node starts with: the kept one where there is one, else the `classes` parameter; the
 /// refresh loop's fixed classes are in either.
-fn set_first_classes(settings: &Settings, worker: &VocabularyWorker) -> Result<(), NodeError> {
+fn set_first_classes(settings: &Settings, worker: &VocabularyWorker, end: &Receiver<()>) -> Result<(), NodeError> {
     let fixed = settings.refresh.as_ref().map_or(&[][..], RefreshSettings::fixed);
     let apply = |mut classes: Vec<ClassSpec>, source: VocabularySource| {
         add_fixed(&mut classes, fixed);
-        worker.apply(VocabularyRequest::new(classes, source))
+        worker.apply_until(VocabularyRequest::new(classes, source), end)
     };
     if let Some(store) = settings.refresh.as_ref().and_then(RefreshSettings::store) {
         let kept = store.load().map_err(|error| error.to_string());
@@ -343,7 +361,10 @@ fn set_first_classes(settings: &Settings, worker: &VocabularyWorker) -> Result<(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        time::Duration,
+    };
 
     use super::*;
     use crate::{
@@ -376,6 +397,14 @@ mod tests {
         assert_eq!(asked.load(Ordering::Relaxed), 2);
         assert!(cameras.iter().all(|camera| camera.images.is_none()));
         assert_eq!(Arc::strong_count(&kept), 1, "the subscription is gone");
+    }
+
+    #[test]
+    fn the_middleware_keeps_a_few_images_at_most() {
+        let few = |history| super::few(Qos { history, ..Qos::LATEST }).history;
+        assert_eq!(few(History::KeepLast(1)), History::KeepLast(1));
+        assert_eq!(few(History::KeepLast(1000)), History::KeepLast(MOST_IMAGES));
+        assert_eq!(few(History::KeepAll), History::KeepLast(MOST_IMAGES));
     }
 
     #[test]

@@ -20,7 +20,10 @@ use super::{
     segment::SegmentJob,
     throttle::Throttle,
 };
-use crate::pipeline::{FailedBatch, Frame, Pipeline, PipelineConfig, Take, VocabularyHandle};
+use crate::{
+    pipeline::{FailedBatch, Frame, Pipeline, PipelineConfig, Take, VocabularyHandle},
+    types::StageDurations,
+};
 
 /// How often it is looked who listens, whether images come or not.
 const WATCH: Duration = Duration::from_secs(1);
@@ -91,9 +94,9 @@ impl Frames {
         self.image_batch.load(Ordering::Relaxed)
     }
 
-    /// Waits for the loop to end after its intake was closed, at most `timeout`.
-    pub fn join(self, timeout: Duration) {
-        match self.ended.recv_timeout(timeout) {
+    /// Waits for the loop to end after its intake was closed, until `deadline` at most.
+    pub fn join(self, deadline: Instant) {
+        match self.ended.recv_deadline(deadline) {
             Err(RecvTimeoutError::Timeout) => tracing::warn!("gave up a frame that takes longer than the end may"),
             _ => {
                 // A panic has been reported by the panic hook and by `NodeError::FramesEnded`.
@@ -108,7 +111,8 @@ impl FrameLoop {
         let Self { mut pipeline, mut outputs, intake, vocabulary, tuning, mut tap, segments } = self;
         // One for each camera: what it found last, for its buffers and for who asks about its last image.
         let mut frames: Vec<Frame> = outputs.iter().map(|_| Frame::default()).collect();
-        let mut queued = vec![Duration::ZERO; frames.len()];
+        // How long each camera's image has waited, and how much of that the frame loop was free.
+        let mut queued = vec![(Duration::ZERO, Duration::ZERO); frames.len()];
         let (mut due, mut served) = (Vec::with_capacity(frames.len()), Vec::with_capacity(frames.len()));
         let mut tuned = tuning.load_full();
         let mut throttle = Throttle::new(LOG_INTERVAL);
@@ -123,6 +127,7 @@ impl FrameLoop {
                 let _under_way = gate.begin_frame();
                 job.run(&mut pipeline, &frames);
             }
+            let free = Instant::now();
             let mut next = match intake.take(WATCH) {
                 Take::Value(arrived) => Some(arrived),
                 Take::TimedOut => continue,
@@ -140,7 +145,7 @@ impl FrameLoop {
             while let Some(Arrived { camera, image, at }) = next {
                 if let (Some(frame), Some(queued)) = (frames.get_mut(camera), queued.get_mut(camera)) {
                     frame.image = image;
-                    *queued = at.elapsed();
+                    *queued = (at.elapsed(), at.max(free).elapsed());
                     due.push(camera);
                 }
                 next = if due.len() < pipeline.max_batch() { intake.take_other(&due) } else { None };
@@ -148,11 +153,17 @@ impl FrameLoop {
             let prepared = vocabulary.current();
             let largest_id = convert::largest_id(&prepared.vocabulary);
             pipeline.process_batch(&mut frames, &due, &prepared, |camera, frame, outcome| {
-                let (Some(outputs), Some(&queued)) = (outputs.get_mut(camera), queued.get(camera)) else { return };
+                let (Some(outputs), Some(&(queued, intake_time))) = (outputs.get_mut(camera), queued.get(camera))
+                else {
+                    return;
+                };
                 match outcome {
                     Ok(()) => {
+                        let finished = Instant::now();
                         outputs.publish(&frame.result, &frame.rgb, queued, largest_id);
-                        intake.counts(camera).count_processed(&frame.result.durations, Instant::now());
+                        let publish = finished.elapsed();
+                        let durations = StageDurations { intake: intake_time, publish, ..frame.result.durations };
+                        intake.counts(camera).count_processed(&durations, finished + publish);
                         served.push(camera);
                     }
                     Err(error) => {

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     cdr::{CdrError, CdrView},
-    messages::{CompressedImageView, Image, ImageView},
+    messages::{CompressedImageView, Header, Image, ImageView, RosMessage as _},
     throttle::Throttle,
     transport::MessageHandler,
 };
@@ -21,6 +21,9 @@ use crate::{
 
 /// Time between two log lines about the same kind of bad image.
 pub const LOG_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Longest `frame_id` of an image, in bytes. It is copied into every message about the image, and into each detection's header.
+const MAX_FRAME_ID: usize = 1024;
 
 /// An image and when its last byte had arrived.
 #[derive(Debug)]
@@ -179,12 +182,14 @@ pub fn fill(view: CdrView<'_>, compressed: bool, image: &mut CameraImage) -> Res
     data.clear();
     if compressed {
         let message: CompressedImageView<'_> = view.decode()?;
+        check_frame_id(&message.header)?;
         text.push_str(&message.format);
         data.extend_from_slice(message.data);
         image.header = message.header.into();
         image.payload = ImagePayload::Compressed { format: text, data };
     } else {
         let message: ImageView<'_> = view.decode()?;
+        check_frame_id(&message.header)?;
         text.push_str(&message.encoding);
         data.extend_from_slice(message.data);
         image.header = message.header.into();
@@ -197,6 +202,15 @@ pub fn fill(view: CdrView<'_>, compressed: bool, image: &mut CameraImage) -> Res
         };
     }
     Ok(())
+}
+
+fn check_frame_id(header: &Header) -> Result<(), CdrError> {
+    let found = header.frame_id.len();
+    if found <= MAX_FRAME_ID {
+        return Ok(());
+    }
+    let reason = format!("its frame_id has {found} bytes, expected at most {MAX_FRAME_ID}");
+    Err(CdrError::Decode { type_name: Header::TYPE, reason })
 }
 
 #[cfg(test)]
@@ -251,6 +265,19 @@ mod tests {
         assert!(matches!(intake.take(Duration::ZERO), Take::Value(_)));
         let counts = intake.counts(0).snapshot(Instant::now());
         assert_eq!((counts.received, counts.bad.get("malformed")), (2, Some(&1)));
+    }
+
+    #[test]
+    fn a_frame_id_beyond_all_measure_is_no_image() {
+        let mut image =
+            Image { header: Header { frame_id: "f".repeat(MAX_FRAME_ID), ..Header::default() }, ..Image::default() };
+        let mut filled = CameraImage::default();
+        fill(CdrView::from_encapsulated(&encode(&image).unwrap()).unwrap(), false, &mut filled).unwrap();
+        assert_eq!(filled.header.frame_id.len(), MAX_FRAME_ID);
+        image.header.frame_id.push('f');
+        let error =
+            fill(CdrView::from_encapsulated(&encode(&image).unwrap()).unwrap(), false, &mut filled).unwrap_err();
+        assert!(error.to_string().contains("1025 bytes, expected at most 1024"), "{error}");
     }
 
     #[test]

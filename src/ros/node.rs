@@ -15,7 +15,7 @@ use std::{
 };
 
 use crossbeam::{
-    channel::{Receiver, at, bounded, never},
+    channel::{Receiver, TryRecvError, at, bounded, never},
     select,
 };
 
@@ -45,7 +45,11 @@ use crate::pipeline::{ConfigError, VocabularyError};
 /// Name of the node where `__node` does not say otherwise.
 const DEFAULT_NAME: &str = "scenelex";
 /// How long models that are being loaded are waited for at the end.
-const GRACE: Duration = Duration::from_millis(800);
+const GRACE: Duration = Duration::from_millis(500);
+/// How long the end may take from then on: the frame under way, its results' way to those who subscribed, and the log's.
+const END: Duration = Duration::from_millis(950);
+/// What the log gets of it: [`LINGER`], and a little.
+const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// Why the node cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -113,13 +117,18 @@ pub fn run<S: AsRef<str>>(arguments: &[S], log: LogQueue, shutdown: &Receiver<()
 
     let transport = connect(&identity.namespace, &identity.name)?;
     // Before the node, so that it ends after it: the node's last words are published too.
-    let _rosout = match arguments.rosout_disabled {
+    let rosout = match arguments.rosout_disabled {
         true => None,
         false => Some(Rosout::start(&*transport, &identity, log)?),
     };
     let mut node = Node::start(identity, values, &settings, Arc::clone(&transport))?;
     let outcome = node.live(settings.autostart, shutdown);
-    node.clean_up();
+    let end = Instant::now() + END;
+    node.clean_up(end - LAST_WORDS);
+    drop(node);
+    if let Some(rosout) = rosout {
+        rosout.end(end);
+    }
     outcome
 }
 
@@ -236,7 +245,7 @@ impl Node {
                 Outcome::Done
             }
             _ => {
-                self.clean_up();
+                self.clean_up(Instant::now() + END);
                 Outcome::Done
             }
         };
@@ -256,7 +265,7 @@ impl Node {
         let configured = load(&settings, shutdown).and_then(|loaded| {
             let Some(loaded) = loaded else { return Ok(None) };
             let (transport, identity) = (&*self.transport, &self.identity);
-            let mut engine = Engine::configure(transport, identity, &settings, loaded, self.clock.time())?;
+            let mut engine = Engine::configure(transport, identity, &settings, loaded, self.clock.time(), shutdown)?;
             if let Err(reason) = self.parameters.configured(engine.apply()) {
                 tracing::warn!(
                     reason,
@@ -266,7 +275,7 @@ impl Node {
             match engine.take_class_lists(transport, identity, &settings) {
                 Ok(()) => Ok(Some(engine)),
                 Err(error) => {
-                    engine.stop();
+                    engine.stop(Instant::now() + END);
                     Err(error)
                 }
             }
@@ -278,16 +287,22 @@ impl Node {
             }
             unconfigured => {
                 self.parameters.unconfigured();
-                unconfigured.err().map_or(Outcome::Interrupted, Outcome::Failed)
+                // Whatever failed, the end of the process made it.
+                let interrupted = matches!(shutdown.try_recv(), Err(TryRecvError::Disconnected));
+                unconfigured.err().filter(|_| !interrupted).map_or(Outcome::Interrupted, Outcome::Failed)
             }
         }
     }
 
-    /// Frees models and topics; the frame under way is still published.
-    fn clean_up(&mut self) {
+    /// Frees models and topics; the frame under way is still published, where that is done by `deadline`.
+    fn clean_up(&mut self, deadline: Instant) {
+        // First: parameters may be waiting for a class list.
+        if let Some(engine) = &mut self.engine {
+            engine.begin_stop();
+        }
         self.parameters.unconfigured();
         if let Some(engine) = self.engine.take() {
-            engine.stop();
+            engine.stop(deadline);
         }
     }
 

@@ -197,6 +197,10 @@ impl Outputs {
         }
     }
 
+    fn all(&self) -> [&Output; 5] {
+        [&self.masks, &self.detections, &self.semantic, &self.instances, &self.overlay]
+    }
+
     fn note(&mut self, topic: &'static str, sent: Result<(), TransportError>) {
         if let Err(error) = sent {
             self.unsent.fetch_add(1, Ordering::Relaxed);
@@ -208,7 +212,7 @@ impl Outputs {
 
     /// Waits until subscribers have the last result, at most until `deadline`.
     fn flush(&self, deadline: Instant) {
-        for output in [&self.masks, &self.detections, &self.semantic, &self.instances, &self.overlay] {
+        for output in self.all() {
             if !output.publisher.flush(deadline.saturating_duration_since(Instant::now())) {
                 tracing::warn!("a subscriber did not confirm the last result");
             }
@@ -221,7 +225,7 @@ impl Outputs {
 pub fn flush_all(outputs: &[Outputs], timeout: Duration) {
     let deadline = Instant::now() + timeout;
     outputs.iter().for_each(|outputs| outputs.flush(deadline));
-    if outputs.iter().any(|outputs| outputs.masks.wanted() || outputs.detections.wanted()) {
+    if outputs.iter().any(|outputs| outputs.all().into_iter().any(Output::wanted)) {
         std::thread::sleep(LINGER);
     }
 }

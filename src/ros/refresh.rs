@@ -90,6 +90,8 @@ pub struct RefreshLoop {
     thread: Option<JoinHandle<()>>,
     /// Disconnected when the thread ends.
     ended: Receiver<()>,
+    /// When it is no longer waited for, where that was said.
+    deadline: Option<Instant>,
     runtime: Option<Runtime>,
 }
 
@@ -168,7 +170,7 @@ impl RefreshLoop {
         })?;
         let scene = SceneTap::new(schedule, Arc::clone(&looks), cameras, thread.thread().clone());
         let (chat, thread, runtime) = (chat.map(ChatWatch::new), Some(thread), Some(runtime));
-        let running = Self { looks, status, phrases: resolver, chat, thread, ended, runtime };
+        let running = Self { looks, status, phrases: resolver, chat, thread, ended, deadline: None, runtime };
         Ok((running, Taps { scene, phrases }))
     }
 
@@ -178,6 +180,11 @@ impl RefreshLoop {
         let dead = self.thread.as_ref().is_some_and(JoinHandle::is_finished);
         let chat = self.chat.as_ref().zip(self.runtime.as_ref()).and_then(|(chat, runtime)| chat.status(runtime));
         RefreshStatus { chat, dead, ..RefreshStatus::clone(&self.status.load()) }
+    }
+
+    /// When this is dropped, the look under way is waited for until `deadline` at most.
+    pub fn end_by(&mut self, deadline: Instant) {
+        self.deadline = Some(deadline);
     }
 
     /// A handle on the loop.
@@ -193,7 +200,7 @@ impl Drop for RefreshLoop {
         drop(self.phrases.take());
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
-            match self.ended.recv_timeout(GRACE) {
+            match self.ended.recv_deadline(self.deadline.unwrap_or_else(|| Instant::now() + GRACE)) {
                 Err(RecvTimeoutError::Timeout) => tracing::warn!("gave up a look that takes longer than the end may"),
                 // A panic there has been reported by the panic hook.
                 _ => drop(thread.join()),

@@ -128,8 +128,8 @@ impl<S: Subscriber> Layer<S> for LogLayer {
 
 /// The thread `rosout`; what is queued when this is dropped is published before it ends.
 pub struct Rosout {
-    /// Dropped to end the thread.
-    stop: Option<Sender<()>>,
+    /// Gets the time by which the thread has to end; dropped, it ends soon.
+    stop: Option<Sender<Instant>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -142,9 +142,16 @@ impl Rosout {
     pub fn start(transport: &dyn Transport, identity: &NodeIdentity, log: LogQueue) -> Result<Self, NodeError> {
         let publisher = Publisher::new(transport, &identity.resolve(TOPIC)?, Qos::ROSOUT)?;
         let console = Console { publisher, log, name: identity.logger_name() };
-        let (stop, stopped) = bounded::<()>(0);
+        let (stop, stopped) = bounded(1);
         let thread = thread::Builder::new().name("rosout".to_owned()).spawn(move || console.run(&stopped))?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Publishes what is queued, and waits until it has arrived, until `deadline` at most.
+    pub fn end(self, deadline: Instant) {
+        if let Some(stop) = &self.stop {
+            let _ = stop.try_send(deadline);
+        }
     }
 }
 
@@ -167,10 +174,10 @@ struct Console {
 }
 
 impl Console {
-    fn run(self, stopped: &Receiver<()>) {
+    fn run(self, stopped: &Receiver<Instant>) {
         PUBLISHING.set(true);
         let mut untold = 0;
-        loop {
+        let deadline = loop {
             // In a flood the queue is never empty: then once for as many lines as it holds.
             if self.log.lines.is_empty() || untold >= WAITING {
                 self.tell_lost();
@@ -179,13 +186,13 @@ impl Console {
             select! {
                 recv(self.log.lines) -> line => match line {
                     Ok(line) => self.publish(line),
-                    Err(_) => break,
+                    Err(_) => break Instant::now(),
                 },
-                recv(stopped) -> _ => break,
+                recv(stopped) -> deadline => break deadline.unwrap_or_else(|_| Instant::now() + END + LINGER),
             }
             untold += 1;
-        }
-        let deadline = Instant::now() + END;
+        };
+        let deadline = deadline.checked_sub(LINGER).unwrap_or(deadline);
         while Instant::now() < deadline
             && let Ok(line) = self.log.lines.try_recv()
         {

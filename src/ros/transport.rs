@@ -284,10 +284,24 @@ pub trait RawPublisher: Send + Sync {
     fn flush(&self, timeout: Duration) -> bool;
 }
 
+/// Samples of a subscription that never came to its handler.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Missed {
+    /// Sent by a publisher between samples that came: replaced by newer ones in the middleware, or lost on the way.
+    pub lost: u64,
+    /// Not plain CDR.
+    pub refused: u64,
+}
+
 /// Keeps a subscription alive; dropping it ends its thread after the handler's current call.
 pub trait RawSubscription: Send {
     /// Publishers matched at the moment.
     fn publishers(&self) -> usize;
+
+    /// What never came to the handler so far; nothing where the transport does not tell.
+    fn missed(&self) -> Missed {
+        Missed::default()
+    }
 
     /// Why none of the topic's publishers is heard. `None` where one is or should be, where there is none, and where the
     /// transport does not tell.

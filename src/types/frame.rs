@@ -35,6 +35,9 @@ pub struct LabeledInstance {
 /// Time spent in each stage of one frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StageDurations {
+    /// Until the image is where `decode` begins, but for waiting until the frame loop is free: out of the middleware, and the
+    /// frame loop woken. Known to the frame loop only.
+    pub intake: Duration,
     /// From bytes to RGB.
     pub decode: Duration,
     /// Resizing and normalising for both models.
@@ -51,6 +54,8 @@ pub struct StageDurations {
     pub resolve: Duration,
     /// From the start of `decode` to the finished result.
     pub total: Duration,
+    /// From there until every message about it is handed to the middleware. Known to the frame loop only.
+    pub publish: Duration,
     /// Length of the models' own critical path: `max(detect, encode_image) + decode_masks`.
     pub models: Duration,
 }

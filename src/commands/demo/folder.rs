@@ -10,17 +10,23 @@ use anyhow::{Context, Result};
 /// Name of the picture of all pictures.
 pub const SHEET: &str = "contact_sheet.png";
 
-/// Whether a file of that name is a picture that a demo makes.
-fn is_picture(name: &str) -> bool {
+/// Name of the summary for programs.
+pub const SUMMARY: &str = "summary.json";
+
+/// Whether a demo makes a file of that name: a picture or the summary.
+fn is_finding(name: &str) -> bool {
     let number = name.strip_prefix("overlay_").and_then(|rest| rest.strip_suffix(".png"));
-    name == SHEET || number.is_some_and(|digits| digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_digit()))
+    name == SHEET
+        || name == SUMMARY
+        || number.is_some_and(|digits| digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// Takes away the pictures of an earlier demo: those of this one may be fewer, and would lie between them.
-pub fn remove_pictures(folder: &Path) -> Result<()> {
+/// Takes away what an earlier demo found out. Pictures of this one may be fewer, and would lie between them; and where this
+/// one fails, nobody is to take those figures for its own.
+pub fn remove_findings(folder: &Path) -> Result<()> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     for entry in entries.flatten() {
-        if entry.file_name().to_str().is_some_and(is_picture) {
+        if entry.file_name().to_str().is_some_and(is_finding) {
             let path = entry.path();
             fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
@@ -48,24 +54,17 @@ mod tests {
     use super::{super::super::testing::Scratch, *};
 
     #[test]
-    fn pictures_of_an_earlier_demo_are_taken_away() {
-        let scratch = Scratch::new("pictures");
+    fn what_an_earlier_demo_found_out_is_taken_away() {
+        let scratch = Scratch::new("findings");
         let file = |name: &str| scratch.0.join(name);
         let (old, others) = (
-            ["overlay_01.png", "overlay_12.png", "contact_sheet.png"],
-            [
-                "overlay_1.png",
-                "overlay_ab.png",
-                "overlay_001.png",
-                "my_overlay_01.png",
-                "overlay_01.jpg",
-                "summary.json",
-            ],
+            ["overlay_01.png", "overlay_12.png", "contact_sheet.png", "summary.json"],
+            ["overlay_1.png", "overlay_ab.png", "overlay_001.png", "my_overlay_01.png", "overlay_01.jpg"],
         );
         for name in old.iter().chain(&others) {
             fs::write(file(name), "an earlier one").unwrap();
         }
-        remove_pictures(&scratch.0).unwrap();
+        remove_findings(&scratch.0).unwrap();
         assert!(old.iter().all(|name| !file(name).exists()));
         assert!(others.iter().all(|name| file(name).exists()));
     }

@@ -150,7 +150,7 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     progress.clear();
     node.stop();
     let summary = watcher.finish(domain, &bag_path)?;
-    report::write(&args.out.join("summary.json"), &summary)?;
+    report::write(&args.out.join(folder::SUMMARY), &summary)?;
     say(&report::table(&summary, &args.out));
     if summary.frames_out == 0 {
         bail!("the node labelled no frame\n{}", node.last_words());

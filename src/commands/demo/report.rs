@@ -19,7 +19,7 @@ pub struct Summary {
     pub fps: Option<f64>,
     /// From the arrival of the image to the arrival of its masks, both at the recorder.
     pub latency_ms: Option<Spread>,
-    /// What the node took beyond its models' critical path.
+    /// What the node took beyond its models' critical path, from an image's arrival to its published masks, as it says itself.
     pub overhead_ms: Option<Spread>,
     /// Every stage the node reports.
     pub stages_ms: BTreeMap<String, Spread>,
@@ -86,7 +86,16 @@ impl Spread {
             max: milliseconds(percentiles.max),
         })
     }
+
+    /// Of a stage in a status of `/diagnostics`.
+    fn told(status: &BTreeMap<String, String>, stage: &str) -> Option<Self> {
+        let value = |percentile: &str| status.get(&format!("{stage}_ms.{percentile}"))?.parse().ok();
+        Some(Self { p50: value("p50")?, p90: value("p90")?, p99: value("p99")?, max: value("max")? })
+    }
 }
+
+/// The status of a single camera in the node's diagnostics.
+const FRAMES: &str = "scenelex: frames";
 
 fn round(value: f64, digits: i32) -> f64 {
     let scale = 10_f64.powi(digits);
@@ -113,7 +122,6 @@ impl Summary {
         observed: Observed,
         iou: &IouReport,
         latencies: &mut [Duration],
-        overheads: &mut [Duration],
         stages: BTreeMap<String, Vec<Duration>>,
     ) -> Self {
         let spreads = stages.into_iter().filter_map(|(name, mut samples)| Some((name, Spread::of(&mut samples)?)));
@@ -123,7 +131,7 @@ impl Summary {
             dropped: observed.frames_in.saturating_sub(observed.frames_out),
             fps: observed.rate.map(|rate| round(rate, 2)),
             latency_ms: Spread::of(latencies),
-            overhead_ms: Spread::of(overheads),
+            overhead_ms: observed.diagnostics.get(FRAMES).and_then(|frames| Spread::told(frames, "overhead")),
             stages_ms: spreads.collect(),
             miou: iou.mean.map(|mean| round(mean, 4)),
             iou: iou.classes.iter().map(|class| (class.name.clone(), round(class.iou, 4))).collect(),

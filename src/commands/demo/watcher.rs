@@ -27,7 +27,7 @@ use scenelex::{
 
 use super::{
     super::{interrupt::Interrupt, wire},
-    folder::{SHEET, fresh_bag_folder, remove_pictures},
+    folder::{SHEET, fresh_bag_folder, remove_findings},
     overlay::Painter,
     report::{Summary, VocabularyUse},
     sheet,
@@ -109,7 +109,6 @@ pub struct Watcher {
     objects: u64,
     latencies: Vec<Duration>,
     stages: BTreeMap<String, Vec<Duration>>,
-    overheads: Vec<Duration>,
     results: Option<(Instant, Instant)>,
     diagnostics: BTreeMap<String, BTreeMap<String, String>>,
 }
@@ -131,7 +130,7 @@ impl Watcher {
         for (played, role) in std::iter::once((&source.camera, Role::Camera)).chain(truth) {
             topics.push((played.name.as_str(), played.type_name.as_str(), role, played.qos));
         }
-        remove_pictures(folder)?;
+        remove_findings(folder)?;
         let mut recorder = Recorder::create(&fresh_bag_folder(folder)?)?;
         let (sender, samples) = bounded(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
@@ -168,7 +167,6 @@ impl Watcher {
             objects: 0,
             latencies: Vec::new(),
             stages: BTreeMap::new(),
-            overheads: Vec::new(),
             results: None,
             diagnostics: BTreeMap::new(),
         })
@@ -299,19 +297,8 @@ impl Watcher {
         self.frames_out += 1;
         self.objects += result.masks.len() as u64;
         self.results = Some((self.results.map_or(received, |(first, _)| first), received));
-        let mut total = None;
-        let mut models = None;
         for stage in &result.stages {
-            let duration = Duration::from(stage.duration);
-            match stage.stage.as_str() {
-                "total" => total = Some(duration),
-                "models" => models = Some(duration),
-                _ => {}
-            }
-            self.stages.entry(stage.stage.clone()).or_default().push(duration);
-        }
-        if let (Some(total), Some(models)) = (total, models) {
-            self.overheads.push(total.saturating_sub(models));
+            self.stages.entry(stage.stage.clone()).or_default().push(Duration::from(stage.duration));
         }
         if let Some(list) = self.lists.get_mut(&result.vocabulary_version) {
             list.frames += 1;
@@ -394,7 +381,6 @@ impl Watcher {
             },
             &self.scorer.matrix().report(),
             &mut self.latencies,
-            &mut self.overheads,
             self.stages,
         ))
     }

@@ -2,10 +2,11 @@
 
 use std::{
     cell::RefCell,
+    collections::HashMap,
     iter,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Wake, Waker},
     thread::{self, JoinHandle, Thread},
@@ -25,7 +26,10 @@ use super::{
     policies,
     raw::{Seen, SeenAdapter, Show},
 };
-use crate::ros::transport::{MessageHandler, Mismatch, RawSubscription, Reliability};
+use crate::ros::{
+    throttle::Throttle,
+    transport::{MessageHandler, Mismatch, Missed, RawSubscription, Reliability},
+};
 
 /// How often a waiting thread looks up although nothing arrived, to notice matched publishers.
 const LOOK_UP: Duration = Duration::from_millis(100);
@@ -161,8 +165,42 @@ impl Drop for ReaderThread {
     }
 }
 
+/// Time between two log lines about samples that cannot be handed out.
+const LOG_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Publishers whose numbers are remembered: more than a topic has, unless they come and go.
+const MOST_WRITERS: usize = 64;
+
+/// Counts what does not come, by the numbers that each publisher gives its samples.
+#[derive(Default)]
+struct Gaps {
+    last: HashMap<GUID, i64>,
+}
+
+impl Gaps {
+    /// How many are missing before this sample. What came before the first is not for us.
+    fn before(&mut self, writer: GUID, number: i64) -> u64 {
+        if self.last.len() >= MOST_WRITERS && !self.last.contains_key(&writer) {
+            self.last.clear();
+        }
+        let last = self.last.entry(writer).or_insert(number.saturating_sub(1));
+        let skipped = number.saturating_sub(*last).saturating_sub(1);
+        *last = number.max(*last);
+        u64::try_from(skipped).unwrap_or(0)
+    }
+}
+
+/// Counts of [`Missed`], while it goes on.
+#[derive(Default)]
+struct Missing {
+    /// Numbers that were skipped, those of `refused` among them.
+    skipped: AtomicU64,
+    refused: AtomicU64,
+}
+
 /// A subscription on a ROS topic.
 pub struct DdsSubscription {
+    missing: Arc<Missing>,
     reader: ReaderThread,
     graph: Arc<Graph>,
 }
@@ -180,28 +218,30 @@ impl DdsSubscription {
         let dds_type = names::dds_type(type_name).ok_or_else(|| not_a_type("subscription", topic, type_name))?;
         let dds_topic = names::dds_topic(topic);
         let (handler, name) = (RefCell::new(handler), topic.to_owned());
+        let missing = Arc::new(Missing::default());
+        let counts = Arc::clone(&missing);
+        let (mut gaps, mut throttle) = (Gaps::default(), Throttle::new(LOG_INTERVAL));
         let drain = move |reader: &SimpleDataReader<Seen, SeenAdapter>, stop: &AtomicBool| {
-            take_all(reader, stop, &handler, &name);
+            while !stop.load(Ordering::Acquire) {
+                match reader.try_take_one_with(Show(&handler)) {
+                    Ok(Some(seen)) => {
+                        let skipped = gaps.before(seen.writer_guid(), i64::from(seen.sequence_number));
+                        counts.skipped.fetch_add(skipped, Ordering::Relaxed);
+                    }
+                    Ok(None) => break,
+                    // RustDDS steps over a sample it cannot hand out (an encapsulation that is not plain CDR, say).
+                    Err(error) => {
+                        counts.refused.fetch_add(1, Ordering::Relaxed);
+                        if let Some(held_back) = throttle.pass("refused", Instant::now()) {
+                            tracing::warn!(topic = name, %error, held_back, "skipped a sample");
+                        }
+                    }
+                }
+            }
         };
         let reader = ReaderThread::spawn(endpoints, topic, (&dds_topic, &dds_type), qos, drain).map_err(create)?;
         graph.add_reader(reader.guid());
-        Ok(Self { reader, graph: Arc::clone(graph) })
-    }
-}
-
-fn take_all(
-    reader: &SimpleDataReader<Seen, SeenAdapter>,
-    stop: &AtomicBool,
-    handler: &RefCell<MessageHandler>,
-    topic: &str,
-) {
-    while !stop.load(Ordering::Acquire) {
-        match reader.try_take_one_with(Show(handler)) {
-            Ok(Some(_)) => {}
-            Ok(None) => break,
-            // RustDDS steps over a sample it cannot hand out (an encapsulation that is not plain CDR, say).
-            Err(error) => tracing::warn!(topic, %error, "skipped a sample"),
-        }
+        Ok(Self { missing, reader, graph: Arc::clone(graph) })
     }
 }
 
@@ -212,6 +252,11 @@ impl RawSubscription for DdsSubscription {
 
     fn mismatch(&self) -> Option<Mismatch> {
         self.reader.mismatch()
+    }
+
+    fn missed(&self) -> Missed {
+        let refused = self.missing.refused.load(Ordering::Relaxed);
+        Missed { lost: self.missing.skipped.load(Ordering::Relaxed).saturating_sub(refused), refused }
     }
 }
 
@@ -224,6 +269,19 @@ impl Drop for DdsSubscription {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_missing_between_samples_of_a_publisher_is_counted() {
+        let (one, other) = (GUID::GUID_UNKNOWN, GUID::new_participant_guid());
+        let mut gaps = Gaps::default();
+        assert_eq!(gaps.before(one, 1000), 0, "what was sent before is not for us");
+        assert_eq!(gaps.before(one, 1001), 0);
+        assert_eq!(gaps.before(other, 7), 0);
+        assert_eq!(gaps.before(one, 1005), 3);
+        assert_eq!(gaps.before(one, 1004), 0, "late, and not counted twice");
+        assert_eq!(gaps.before(one, 1006), 0);
+        assert_eq!(gaps.before(other, 9), 1);
+    }
 
     #[test]
     fn a_clock_that_is_set_back_is_noticed_once() {
