@@ -12,7 +12,7 @@ help:
 	@echo "make test    format, lints, Rust tests, Python tests against the built program"
 	@echo "make bench   speed beside Hugging Face, pycocotools and a Python node; results in out/bench/"
 	@echo "make setup   only install and build what the demo needs"
-	@echo "make clean   remove build results and what was installed into .deps/"
+	@echo "make clean   remove target/, .deps/, out/ and what was assembled in models/sim/detector/"
 
 setup:
 	@python3 .ci/setup.py demo
@@ -30,4 +30,4 @@ bench:
 	@.deps/venv/bin/python benches/compare.py
 
 clean:
-	rm -rf target .deps out
+	rm -rf target .deps out models/sim/detector/text_encoder.onnx models/sim/detector/tokenizer.json

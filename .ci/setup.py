@@ -13,12 +13,14 @@ import ctypes.util
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from functools import partial
+import traceback
+from functools import cache, partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,6 +31,8 @@ DETECTOR = ROOT / "models" / "sim" / "detector"
 START = time.monotonic()
 # Those that the requirement lists have wheels for.
 PYTHONS = ((3, 11), (3, 12), (3, 13))
+# What `make test` runs of cargo, and rustup's components that have it.
+GATE_TOOLS = {"fmt": "rustfmt", "clippy": "clippy"}
 
 ELSEWHERE = """\
   a C++ compiler, pkg-config, OpenCV 4 with its development files (core, imgproc, imgcodecs),
@@ -56,7 +60,7 @@ def run(command, **options):
 
 def succeeds(*command):
     try:
-        return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+        return subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
     except FileNotFoundError:
         return False
 
@@ -113,21 +117,65 @@ def install_system(goal):
         say(f"system: not root and no sudo. Please run as root (going on with what is there):\n  {by_hand}")
         return
     say(f"system: {by_hand}")
-    apt = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y"]
+    apt_install(packages, as_root)
+
+
+def apt_install(packages, as_root):
+    # A machine that has just started may be installing updates by itself: its lock is waited for.
+    apt = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300"]
+    not_updated = ""
     try:
         run([*apt, "update"])
+    except Failed as error:
+        # One source that does not answer is enough for that; the packages may come from another.
+        say("system: apt-get update failed, trying to install all the same")
+        not_updated = f"\n{error}"
+    try:
         run([*apt, "install", "--no-install-recommends", *packages])
         say("system: installed")
     except Failed as error:
-        say(f"system: could not be installed (going on with what is there): {error}")
+        say(f"system: could not be installed (going on with what is there): {error}{not_updated}")
 
 
 # --- Rust ---------------------------------------------------------------------------------------
 
 
+def check_rust():
+    wanted = re.search(r'^rust-version = "(\d+\.\d+)', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)[1]
+    missing = [tool for tool in ("cargo", "rustc") if not shutil.which(tool)]
+    if missing:
+        raise Failed(f"{' and '.join(missing)} not found: install Rust {wanted} or later (rustup.rs), then run this again")
+    said = run(["rustc", "--version"])
+    found = re.search(r"^rustc (\d+\.\d+)", said, re.MULTILINE)
+    if not found or version(found[1]) < version(wanted):
+        raise Failed(
+            f"expected Rust {wanted} or later, found {said.strip()} ({shutil.which('rustc')}): run `rustup update`, or install "
+            "rustup (rustup.rs) and open a new shell, in which its Rust comes before the system's; then run this again"
+        )
+
+
+def version(text):
+    return tuple(map(int, text.split(".")))
+
+
+def missing_gate_tools():
+    return [tool for tool in GATE_TOOLS if not succeeds("cargo", tool, "--version")]
+
+
+def check_gate_tools():
+    """rustup's minimal profile and some distributions' cargo come without them."""
+    components = [GATE_TOOLS[tool] for tool in missing_gate_tools()]
+    if components and shutil.which("rustup"):
+        say(f"rust: rustup component add {' '.join(components)}")
+        run(["rustup", "component", "add", *components])
+    if missing := missing_gate_tools():
+        raise Failed(
+            f"{' and '.join(f'cargo {tool}' for tool in missing)} not found, which `make test` needs: "
+            f"rustup component add {' '.join(components)} (without rustup, packages of the system with such names); then run this again"
+        )
+
+
 def fetch_crates():
-    if not shutil.which("cargo"):
-        raise Failed("cargo is not there: install Rust 1.92 or later (rustup.rs), then run this again")
     run(["cargo", "fetch", "--locked"])
     say("crates: all there")
 
@@ -142,8 +190,16 @@ def build_program():
 # --- Python packages, ONNX Runtime, the language encoder -----------------------------------------
 
 
+@cache
+def abi(python):
+    """What of a Python decides which wheels fit it. A security update changes nothing here."""
+    asked = "import platform, sys; print(platform.machine(), sys.implementation.name, *sys.version_info[:2])"
+    return run([python, "-c", asked]).strip()
+
+
 def fingerprint(*inputs):
-    digest = hashlib.sha256(f"{platform.machine()} {sys.version}".encode())
+    python = suitable_python()
+    digest = hashlib.sha256((abi(python) if python else "").encode())
     for path in inputs:
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -231,8 +287,11 @@ def together(**chains):
     def guarded(name, chain):
         try:
             chain()
-        except (Failed, OSError, StopIteration) as error:
+        except (Failed, OSError) as error:
             failures.append(f"{name}: {error}")
+            say(f"{name}: FAILED, see the end")
+        except Exception:  # it would end this thread only, and set-up would seem done
+            failures.append(f"{name}: {traceback.format_exc()}")
             say(f"{name}: FAILED, see the end")
 
     threads = [threading.Thread(target=guarded, args=item, name=item[0]) for item in chains.items()]
@@ -259,8 +318,9 @@ def main():
     if goal == "runtime":
         failures = together(python=python)
     else:
-        failures = together(system=partial(install_system, goal), crates=fetch_crates)
-        failures += together(program=build_program, python=python)
+        rust = in_order(check_rust, *([check_gate_tools] if goal == "test" else []), fetch_crates)
+        # Without Rust there is nothing to build, and no reason to let its user wait for the rest.
+        failures = together(system=partial(install_system, goal), rust=rust) or together(program=build_program, python=python)
     for failure in failures:
         print(f"\nset-up failed: {failure}", file=sys.stderr)
     sys.exit(1 if failures else 0)

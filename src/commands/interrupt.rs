@@ -13,7 +13,7 @@ use std::{
 use crossbeam::channel::{Receiver, RecvTimeoutError, bounded};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::INTERRUPTED;
+use super::{INTERRUPTED, leave};
 
 /// Knows whether the program was asked to end. A second signal ends it at once.
 #[derive(Clone)]
@@ -52,7 +52,7 @@ impl Interrupt {
                 flag.store(true, Ordering::SeqCst);
                 drop(guard);
                 tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-                std::process::exit(i32::from(INTERRUPTED));
+                leave(i32::from(INTERRUPTED));
             });
         })?;
         is_ready.recv().unwrap_or_else(|_| Err(io::Error::other("the signal thread ended")))?;

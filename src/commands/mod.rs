@@ -92,6 +92,14 @@ pub fn run() -> ExitCode {
 /// Exit status of a command that was ended by a signal, as shells have it for SIGINT.
 const INTERRUPTED: u8 = 130;
 
+/// Ends the process as it is. Where the end could not wait (models being loaded, a frame or a look that takes long), a thread
+/// is still at work in ONNX Runtime, and an ordinary exit would take that library's static objects from under it.
+fn leave(status: i32) -> ! {
+    let _ = io::stdout().flush();
+    // SAFETY: it takes any status and does not return; no destructor is relied upon.
+    unsafe { libc::_exit(status) }
+}
+
 fn fail(error: &anyhow::Error) -> ExitCode {
     // Nothing is left to be done when stderr is closed.
     let _ = writeln!(io::stderr(), "scenelex: {}", told_once(error));

@@ -1,12 +1,10 @@
 //! `scenelex node`: everything behind it belongs to ROS.
 
-use std::io::{self, Write};
-
 use anyhow::Context;
 use clap::Args;
 use scenelex::ros::{self, arguments::RosArguments, rosout::LogQueue};
 
-use super::{fail, interrupt::Interrupt};
+use super::{fail, interrupt::Interrupt, leave};
 
 /// Run the perception node until SIGINT or SIGTERM.
 ///
@@ -35,12 +33,4 @@ pub fn run(args: &NodeArgs, log: LogQueue) -> ! {
         fail(error);
     }
     leave(i32::from(outcome.is_err()))
-}
-
-/// Ends the process as it is. Where the end could not wait (models being loaded, a frame or a look that takes long), a thread
-/// is still at work in ONNX Runtime, and an ordinary exit would take that library's static objects from under it.
-fn leave(status: i32) -> ! {
-    let _ = io::stdout().flush();
-    // SAFETY: it takes any status and does not return; no destructor is relied upon, as the node has left the graph.
-    unsafe { libc::_exit(status) }
 }

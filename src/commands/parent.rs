@@ -8,6 +8,8 @@ use std::{
 
 use rustix::process::{Signal, getpid, kill_process};
 
+use super::leave;
+
 /// How long an orderly end may take once the parent is gone.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -19,7 +21,7 @@ pub fn watch() -> io::Result<()> {
         while matches!(io::stdin().read(&mut buffer), Ok(read) if read > 0) {}
         let _ = kill_process(getpid(), Signal::INT);
         thread::sleep(GRACE);
-        std::process::exit(1);
+        leave(1);
     })?;
     Ok(())
 }

@@ -78,8 +78,9 @@ pub struct PlayArgs {
 
 fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(value) if value.is_finite() && value > 0.0 => Ok(value),
-        _ => Err("expected a number above 0".to_owned()),
+        // Times that are divided by it are still durations then.
+        Ok(value) if (1e-6..=1e6).contains(&value) => Ok(value),
+        _ => Err("expected a number above 0, from 0.000001 to 1000000".to_owned()),
     }
 }
 

@@ -34,7 +34,7 @@ static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 static LOADING: Mutex<()> = Mutex::new(());
 
 impl Runtime {
-    /// Loads ONNX Runtime, or returns the one already loaded.
+    /// Loads ONNX Runtime, or returns the one already loaded, unless `library` names another.
     ///
     /// Without `library` it is looked for in `ORT_DYLIB_PATH`; in `.deps/onnxruntime/` of the working directory and of
     /// each folder above the executable; then where the system's loader looks. A path that is named (argument or
@@ -45,7 +45,13 @@ impl Runtime {
     pub fn init(library: Option<&Path>) -> Result<&'static Self, InferenceError> {
         let _guard = LOADING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(runtime) = RUNTIME.get() {
-            return Ok(runtime);
+            return match library {
+                Some(other) if other != runtime.library => Err(InferenceError::Runtime {
+                    reason: format!("{} is in use, and a process has only one", runtime.library.display()),
+                    tried: vec![other.to_owned()],
+                }),
+                _ => Ok(runtime),
+            };
         }
         let tried = candidates(library);
         let mut reason = String::from("no library found");

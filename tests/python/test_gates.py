@@ -55,6 +55,29 @@ def test_rust_tests_that_were_skipped_are_told_and_nothing_else_of_those_that_pa
     assert gate.refused() == []
 
 
+@pytest.mark.parametrize("debian", [True, False])
+def test_a_rust_test_may_be_skipped_only_for_what_set_up_cannot_mend(debian):
+    gate = GATES["RustTests"](debian)
+    allowed = ["/a b/scenelex/../shared/data/bags/tum_rgbd_5frames is not on this machine", "this ONNX Runtime has CUDA"]
+    # set-up installs these with apt only
+    wordnet = [
+        "/usr/share/wordnet/index.noun is absent (apt-get install wordnet-base)",
+        "/usr/share/wordnet is absent (apt-get install wordnet-base)",
+        "the program wn is absent (apt-get install wordnet)",
+        "no WordNet in /usr/share/wordnet",
+    ]
+    never = [
+        "/a/shared/data/scenelex/models/sim/detector/text_encoder.onnx is missing (make setup)",
+        "models/sim/detector has no text_encoder.onnx (make setup assembles it)",
+        "a reason that nobody has thought of",
+    ]
+    gate.shows("successes:\n")
+    for reason in [*allowed, *wordnet, *never]:
+        gate.shows(f"skipped: {reason}\n")
+    assert gate.skipped().total() == 9
+    assert gate.refused() == ([*wordnet, *never] if debian else never)
+
+
 @pytest.mark.parametrize(
     ("machine", "refused"),
     [("x86_64", [NO_PEER, "the Python package rosbags is not installed"]), ("aarch64", ["the Python package rosbags is not installed"])],

@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     fs::File,
     io::{BufRead, BufReader, Write},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{self, ChildStdin, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -42,6 +43,8 @@ impl Child {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
+            // Ctrl-C at a terminal is for this program; what becomes of its children it says itself, once.
+            .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start the {name}"))?;
         let stdin = process.stdin.take();
@@ -136,7 +139,8 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        drop(self.stdin.take());
+        // Closing stdin is a signal too, and a second one ends the child at once: only where it has ended already.
         self.stop();
+        drop(self.stdin.take());
     }
 }
