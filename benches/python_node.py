@@ -42,6 +42,19 @@ def labelled_masks(header, found, shape):
     return array
 
 
+def detections(header, found):
+    """The same for `~/detections`, without the masks."""
+    array = default("vision_msgs/msg/Detection2DArray", header=header)
+    for number, item in enumerate(found, start=1):
+        x0, y0, x1, y1 = item["box"].tolist()
+        result = default("vision_msgs/msg/ObjectHypothesisWithPose")
+        result.hypothesis.class_id, result.hypothesis.score = item["label"], item["score"]
+        box = default("vision_msgs/msg/BoundingBox2D", size_x=x1 - x0, size_y=y1 - y0)
+        box.center.position.x, box.center.position.y = (x0 + x1) / 2, (y0 + y1) / 2
+        array.detections.append(default("vision_msgs/msg/Detection2D", header=header, results=[result], bbox=box, id=str(number)))
+    return array
+
+
 def label_image(header, pixels: np.ndarray, encoding: str):
     height, width = pixels.shape
     return default(
@@ -61,6 +74,7 @@ def main():
     peer = Peer(int(domain))
     images = peer.subscribe(topic, "sensor_msgs/msg/CompressedImage", reliable=False, depth=1)
     masks = peer.publisher("/scenelex/masks", "scenelex/msg/LabeledMaskArray")
+    boxes = peer.publisher("/scenelex/detections", "vision_msgs/msg/Detection2DArray")
     semantic = peer.publisher("/scenelex/semantic/image", "sensor_msgs/msg/Image")
     instances = peer.publisher("/scenelex/instances/image", "sensor_msgs/msg/Image")
     while True:
@@ -70,6 +84,7 @@ def main():
             found = pipeline.process(image)
             classes_image, instance_image = pipeline.resolve(found, shape)
             masks.send(labelled_masks(sample.header, found, shape))
+            boxes.send(detections(sample.header, found))
             semantic.send(label_image(sample.header, classes_image, "mono8"))
             instances.send(label_image(sample.header, instance_image, "mono16"))
 

@@ -431,7 +431,6 @@ fn the_demo_labels_measures_and_records() {
     assert!(number("frames_out") > 0.0 && number("frames_in") >= number("frames_out"), "{summary}");
     assert_eq!(number("dropped"), number("frames_in") - number("frames_out"));
     assert!(number("fps") > 0.0);
-    assert!(number("miou") > 0.3, "{summary}");
     for (key, percentile) in [("latency_ms", "p90"), ("latency_ms", "p99"), ("overhead_ms", "p99")] {
         assert!(summary[key][percentile].as_f64().unwrap() >= summary[key]["p50"].as_f64().unwrap(), "{summary}");
     }
@@ -440,6 +439,12 @@ fn the_demo_labels_measures_and_records() {
         lists.iter().filter(|list| list["source"] == source).map(|list| list["frames"].as_u64().unwrap()).sum()
     };
     assert!(frames("refresh") > 0, "results with a list that the node found by itself: {summary}");
+    // A class counts only in frames whose list has it. With half of the frames dropped at random the mean over the bag is
+    // still 0.70 of 0.72, but a machine so busy that the node finds its list late leaves only the second half, at 0.67.
+    let alone = lists.iter().take_while(|list| list["source"] != "topic").filter(|list| list["source"] == "refresh");
+    let alone: u64 = alone.map(|list| list["frames"].as_u64().unwrap()).sum();
+    let floor = if alone >= 30 { 0.68 } else { 0.55 };
+    assert!(number("miou") >= floor, "{floor} with {alone} results by its own list: {summary}");
     assert!(lists.iter().any(|list| list["source"] == "topic"), "told a list on the way: {summary}");
     let found = lists.iter().find(|list| list["source"] == "refresh").unwrap();
     assert!(found["classes"].as_array().unwrap().iter().any(|class| class == "traffic cone"), "{summary}");

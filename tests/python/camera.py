@@ -28,13 +28,22 @@ class Camera:
         self.images = peer.publisher(topic, f"sensor_msgs/msg/{kind}")
         self.outputs = {output: peer.subscribe(f"{base}/{output}", PER_FRAME[output], depth=100) for output in outputs}
         self.kept = {output: {} for output in outputs}
-        # First pictures sent again: they, or their results, were lost before both sides knew of each other.
+        # Wall clock by stamp, in nanoseconds, of the last message about an image.
+        self.arrived = {}
+        # Pictures sent again, see serve().
         self.lost = 0
+        # What meetings() was when a picture was last served.
+        self.acquainted = None
         until(self.connected, START, "the node's topics")
 
     def connected(self) -> bool:
         matched = self.images.matched() and all(output.matched() for output in self.outputs.values())
         return self.node.alive() and matched
+
+    def meetings(self) -> list[int]:
+        """How often each topic has found its other side so far."""
+        readers = [output.reader.get_subscription_matched_status() for output in self.outputs.values()]
+        return [status.total_count for status in (self.images.writer.get_publication_matched_status(), *readers)]
 
     def send(self, image):
         self.images.send(image)
@@ -44,6 +53,7 @@ class Camera:
         for name, output in self.outputs.items():
             for sample in output.take(wait):
                 self.kept[name][stamp_ns(sample)] = sample
+                self.arrived[stamp_ns(sample)] = time.time_ns()
 
     def result(self, time_ns: int, timeout=RESULT) -> dict:
         """Every subscribed output for the image with this stamp."""
@@ -57,15 +67,22 @@ class Camera:
         return {name: samples.pop(time_ns) for name, samples in self.kept.items()}
 
     def serve(self, image) -> dict:
-        """Send an image and wait for its results; once more where the first was lost on the way."""
-        for attempt in range(3):
+        """Send an image and wait for its results. Only the first after the two sides met is sent again: it, or what came of
+        it, may have been lost before both knew of each other. One lost later is a fault.
+        """
+        met = self.meetings()
+        attempts = 1 if met == self.acquainted else 3
+        for attempt in range(attempts):
             self.send(image)
             try:
-                return self.result(stamp_ns(image), RESULT / 3)
+                found = self.result(stamp_ns(image), RESULT / attempts)
             except TimeoutError:
-                if attempt == 2:
+                if attempt == attempts - 1:
                     raise
                 self.lost += 1
+            else:
+                self.acquainted = met
+                return found
         raise AssertionError("not reached")
 
     def stream(self, images, rate: float):

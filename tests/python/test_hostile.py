@@ -46,6 +46,8 @@ def broken_jpegs(file: bytes) -> dict[str, bytes]:
 def run_through(camera, peer, bad: dict, good) -> set[str]:
     """Every bad image is counted, and after each a good one is served; the kinds of faults counted."""
     diagnostics = peer.subscribe("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray", depth=100)
+    # From here on no picture is sent again.
+    camera.serve(good(1000))
     for number, (name, image) in enumerate(bad.items(), start=1):
         camera.send(image)
         # Counted before the good one comes, which would take its place.
