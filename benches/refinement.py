@@ -18,7 +18,7 @@ frames; recall counts labelled pixels of objects.
 
 Frames: shards of `scenelex_sim.dataset --split val`, of each scene the first view. Needs what `make test` installs.
 
-    .deps/venv/bin/python benches/refinement.py SHARDS [FRAMES] [--only PART OF A NAME] [--llm URL --model NAME]
+    .deps/venv/bin/python benches/refinement.py SHARDS [FRAMES] [--models DIR] [--only PART OF A NAME] [--llm URL --model NAME]
 """
 
 from __future__ import annotations
@@ -133,13 +133,13 @@ def category_of(label: str) -> int:
     return NOTHING
 
 
-def run(parameters: dict, pictures: list, domain: int) -> dict:
-    """One condition on all pictures."""
+def run(parameters: dict, pictures: list, models: Path, domain: int) -> dict:
+    """One condition on all pictures, with the bundles in `models`."""
     peer = Peer(domain)
     vocabulary = peer.subscribe(f"{NODE}/vocabulary", "scenelex/msg/Vocabulary", latched=True, depth=100)
     score, names, lengths, stamp = Score(), {}, [], 0
     looks = "refresh.enabled" in parameters
-    with node({"box_threshold": THRESHOLD, "use_points": "false"} | parameters, domain) as process:
+    with node({"models_dir": models, "box_threshold": THRESHOLD, "use_points": "false"} | parameters, domain) as process:
         camera = Camera(peer, process, outputs=("semantic/image", "masks"))
 
         def serve(picture: bytes) -> dict:
@@ -183,6 +183,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shards", type=Path)
     parser.add_argument("frames", type=int, nargs="?", default=64)
+    parser.add_argument("--models", type=Path, default=MODELS, help="folder of the bundles, that of the node's models_dir")
     parser.add_argument("--only", default="", help="part of the names of the conditions to run")
     parser.add_argument("--llm", help="URL of an OpenAI-compatible server, up to /v1")
     parser.add_argument("--model", default="gpt-4o-mini")
@@ -199,7 +200,7 @@ def main():
     for number, (name, parameters) in enumerate(conditions(args.llm, args.model).items()):
         if args.only not in name:
             continue
-        rows[name] = run(parameters, pictures, 20 + (os.getpid() + number) % 60)
+        rows[name] = run(parameters, pictures, args.models.resolve(), 20 + (os.getpid() + number) % 60)
         row = rows[name]
         print(f"{name:66} mIoU {row['miou']:.3f}  recall {row['recall']:.3f}  classes asked for {row['classes']:.1f}", flush=True)
     out = ROOT / "out" / "bench"

@@ -2,7 +2,7 @@
 """Measure the default models on scenes, colour-category pairs and words they were never trained on.
 
     python models/sim/evaluate.py                                  # renders its own held-out frames (MUJOCO_GL=egl)
-    python models/sim/evaluate.py --val DIR --pairs DIR            # or takes shards made by scenelex_sim.dataset
+    python models/sim/evaluate.py --val DIR --pairs DIR            # or takes shards made by scenelex_sim.dataset, val's with --start 1024
     python models/sim/evaluate.py --photos PHOTOS                  # photographs for the masks, in COCO's panoptic layout
     python models/sim/evaluate.py --choose-threshold --skip 256 --frames 112
 
@@ -10,8 +10,10 @@ Runs the shipped ONNX files with ONNX Runtime on the CPU. Average precision is C
 IoU of 0.5 (pycocotools, at most 100 boxes an image and phrase). Objects of which less than a
 quarter is visible, or which cover less than 0.15 % of the picture, count neither way.
 
-The detector's figures are of val's first scenes, its threshold is chosen on those after them; either
-refuses scenes of the other, which a shard names in its column `scene`.
+Whatever is chosen by looking at results, as the detector's threshold, is chosen on val's scenes before
+128 (frames before 1024); figures are of those from 128 on, and of nothing else: of the others no frame
+is taken, neither rendered nor out of a shard, which names its scenes in its column `scene`. A figure
+of scenes that something was chosen on promises too much. Nothing is chosen on pairs.
 """
 
 from __future__ import annotations
@@ -41,27 +43,23 @@ from scenelex_sim.taxonomy import (  # noqa: E402
     TRAIN_WORDS,
 )
 
+COLUMNS = ("rgb", "instance", "category", "color", "ignore", "scene")  # of a shard, as far as they are needed
 LOW = 0.005  # boxes below this score are not ranked
 SMALL = 24.0
 ABSENT = 20  # prompts for absent things a frame, where false boxes are counted
-MEASURED = 256  # frames of val for the figures; those after them are for the choice of the threshold
-FOR_FIGURES = range(MEASURED // VIEWS)  # scenes of val; a scene has VIEWS frames
-FOR_THRESHOLD = range(MEASURED // VIEWS, 2**31)
+ANY_SCENE = range(2**31)
+FOR_CHOICES, FOR_FIGURES = ANY_SCENE[:128], ANY_SCENE[128:]  # of val; a scene has VIEWS frames
 KNOWN_THERE = 0.5  # a threshold for lists of things that are there: more is found, and more is wrong
 
 
 class Frames:
     """Rendered frames: pictures and the boxes of their objects."""
 
-    def __init__(self, parts: list[dict[str, np.ndarray]], limit: int) -> None:
-        self.rgb: list[np.ndarray] = []
-        self.objects: list[list[dict]] = []
-        for part in parts:
-            for n in range(len(part["rgb"])):
-                if len(self.rgb) >= limit:
-                    return
-                self.rgb.append(part["rgb"][n])
-                self.objects.append(list(self._objects(part, n)))
+    def __init__(self, parts: list[dict[str, np.ndarray]]) -> None:
+        self.rgb = [rgb for part in parts for rgb in part["rgb"]]
+        self.objects = [list(self._objects(part, n)) for part in parts for n in range(len(part["rgb"]))]
+        scenes = np.concatenate([part["scene"] for part in parts])
+        self.scenes = [int(scenes.min()), int(scenes.max())]
 
     @staticmethod
     def _objects(part: dict[str, np.ndarray], n: int):
@@ -78,40 +76,33 @@ class Frames:
             }
 
 
-def keep_apart(scenes: np.ndarray | range, allowed: range | None) -> None:
-    """Ends with an error where a scene is one that the other purpose has."""
-    if allowed is not None and any(int(scene) not in allowed for scene in scenes):
-        what = "figures are measured" if allowed == FOR_FIGURES else "the threshold is chosen"
-        expected = f"0 to {allowed.stop - 1}" if allowed == FOR_FIGURES else f"from {allowed.start} on"
-        raise SystemExit(f"{what} on scenes {expected} of val, found scenes {min(scenes)} to {max(scenes)}")
-
-
-def load(folder: Path | None, split: str, limit: int, skip: int = 0, allowed: range | None = None) -> Frames:
-    """`limit` frames of a split, from the scene on that begins with frame `skip` or after it: out of a folder of shards, or
-    freshly rendered at 480x360. A scene that is not `allowed` is an error; shards without the column `scene` are taken to
-    begin with scene 0."""
-    first = -(-skip // VIEWS)
+def load(folder: Path | None, split: str, limit: int, scenes: range) -> list[dict[str, np.ndarray]]:
+    """The first `limit` frames of these scenes of a split, in one part or several: out of a folder of shards, or freshly
+    rendered at 480x360. That there are fewer is told, that there is none is an error."""
+    which = f"{split}'s scenes from {scenes.start} on" + (f", before {scenes.stop}" if scenes.stop < ANY_SCENE.stop else "")
+    parts, held = [], 0
     if folder is None:
         from scenelex_sim.dataset import render_small
 
-        keep_apart(range(first, first + -(-limit // VIEWS)), allowed)
-        return Frames([render_small(split, limit, 480, 360, first * VIEWS)], limit)
-    paths = sorted(folder.glob("*.npz"))
-    if not paths:
-        raise SystemExit(f"no shards in {folder}")
-    parts, before, held = [], 0, 0
-    for path in paths:
-        with np.load(path) as z:
-            scene = z["scene"] if "scene" in z else (before + np.arange(len(z["category"]))) // VIEWS
-            before += len(scene)
-            rows = np.flatnonzero(scene >= first)[: limit - held]
-            if len(rows):
-                keep_apart(scene[rows], allowed)
-                parts.append({k: z[k][rows] for k in ("rgb", "instance", "category", "color", "ignore")})
-                held += len(rows)
+        held = min(limit, len(scenes) * VIEWS)
+        if held:
+            whole = render_small(split, held, 480, 360, scenes.start * VIEWS)
+            parts.append({k: whole[k][:held] for k in COLUMNS})
+    else:
+        paths = sorted(folder.glob("*.npz"))
+        if not paths:
+            raise SystemExit(f"no shards in {folder}")
+        for path in paths:
+            with np.load(path) as z:
+                rows = np.flatnonzero([int(scene) in scenes for scene in z["scene"]])[: limit - held]
+                if len(rows):
+                    parts.append({k: z[k][rows] for k in COLUMNS})
+                    held += len(rows)
+    if not held:
+        raise SystemExit(f"no frame of {which}" + (f" in {folder}" if folder else ""))
     if held < limit:
-        print(f"only {held} of {limit} frames from scene {first} on in {folder}", file=sys.stderr)
-    return Frames(parts, limit)
+        print(f"only {held} of {limit} frames of {which}", file=sys.stderr)
+    return parts
 
 
 def average_precision(frames: Frames, found: list[dict[str, Found]], phrases: list[str], truth, smallest: float = 0.0) -> dict:
@@ -185,11 +176,12 @@ def false_boxes(frames: Frames, found: list[dict[str, Found]], threshold: float,
 
 
 def choose_threshold(bundle: Path, val: Path | None, limit: int, skip: int, threads: int) -> float:
-    """The lowest threshold (in steps of 0.01) with at most 0.1 false boxes a frame."""
+    """The lowest threshold (in steps of 0.01) with at most 0.1 false boxes a frame, on `limit` frames from the scene on that
+    begins with frame `skip` or after it."""
     pipeline = DetectorPipeline(bundle, threads)
     names = [with_article(c) for c in CATEGORIES]
     foreign = [with_article(w) for w in UNTRAINED_ABSENT_WORDS]
-    frames = load(val, "val", limit, skip, FOR_THRESHOLD)
+    frames = Frames(load(val, "val", limit, FOR_CHOICES[-(-skip // VIEWS) :]))
     found = run(pipeline, frames, names + foreign, "frames to choose on")
     scores = np.concatenate(absent_scores(frames, found, names, foreign))
     for percent in range(5, 100):
@@ -228,11 +220,12 @@ def evaluate_detector(bundle: Path, val: Path | None, pairs: Path | None, limit:
     foreign = [with_article(w) for w in UNTRAINED_ABSENT_WORDS]
     words = [(with_article(w), CATEGORIES.index(c), c) for c, ws in HELD_OUT_WORDS.items() for w in ws]
 
-    seen = load(val, "val", limit, allowed=FOR_FIGURES)
+    seen = Frames(load(val, "val", limit, FOR_FIGURES))
     found = run(pipeline, seen, names + foreign + [w for w, _, _ in words], "held-out scenes")
     category = lambda o, p: o["category"] == p  # noqa: E731
     out = {
         "frames": len(seen.rgb),
+        "scenes": seen.scenes,
         "threshold": threshold,
         "categories": average_precision(seen, found, names, category),
         "categories_from_24_px": average_precision(seen, found, names, category, SMALL),
@@ -258,7 +251,7 @@ def evaluate_detector(bundle: Path, val: Path | None, pairs: Path | None, limit:
             return False
         return None if o["colour"] < 0 else o["colour"] == colour
 
-    other = load(pairs, "pairs", limit)
+    other = Frames(load(pairs, "pairs", limit, ANY_SCENE))
     out["combinations"] = average_precision(other, run(pipeline, other, phrases, "unseen combinations"), phrases, is_pair)
     return out
 
@@ -279,8 +272,9 @@ def detector_table(r: dict) -> str:
             for at, figures in r["at"].items()
         ),
     ]
-    lines = [f"{r['frames']} frames, {r['categories']['objects']} objects", "", "| detector | measured | target |", "|---|---|---|"]
-    return "\n".join(lines + [f"| {name} | {value:.3f} | {target} |" for name, value, target in rows]) + "\n"
+    first, last = r["scenes"]
+    of = f"{r['frames']} frames of val's scenes {first} to {last}, {r['categories']['objects']} objects"
+    return "\n".join([of, "", "| detector | measured | target |", "|---|---|---|"] + [f"| {name} | {value:.3f} | {target} |" for name, value, target in rows]) + "\n"
 
 
 def main() -> None:
@@ -290,8 +284,8 @@ def main() -> None:
     p.add_argument("--val", type=Path, help="shards of the split val; rendered if absent")
     p.add_argument("--pairs", type=Path, help="shards of the split pairs; rendered if absent")
     p.add_argument("--photos", type=Path, help="COCO-panoptic folder of photographs")
-    p.add_argument("--frames", type=int, default=MEASURED, help=f"frames of each split; at most {MEASURED} of val for the detector's figures")
-    p.add_argument("--skip", type=int, default=MEASURED, help=f"first frame of val to choose the threshold on; shards that begin at {MEASURED} need none")
+    p.add_argument("--frames", type=int, default=256, help="frames of each split")
+    p.add_argument("--skip", type=int, default=0, help="first frame of val to choose the threshold on")
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--choose-threshold", action="store_true", help="only print the detector threshold that meets the target on these frames")
     p.add_argument("--only", choices=("detector", "segmenter"))
@@ -308,11 +302,9 @@ def main() -> None:
         result["detector"] = evaluate_detector(args.detector, args.val, args.pairs, args.frames, args.threads)
         print(detector_table(result["detector"]))
     if args.only != "detector":
-        from scenelex_sim.dataset import render_small
-
-        limit = min(args.frames, 200)
-        frames = args.val or render_small("val", limit)
-        result["segmenter"] = eval_masks.evaluate_segmenter(args.segmenter, frames, args.photos, limit, args.threads)
+        parts = load(args.val, "val", min(args.frames, 200), FOR_FIGURES)
+        frames = {k: np.concatenate([part[k] for part in parts]) for k in COLUMNS}
+        result["segmenter"] = eval_masks.evaluate_segmenter(args.segmenter, frames, args.photos, threads=args.threads)
         print(eval_masks.table(result["segmenter"]))
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

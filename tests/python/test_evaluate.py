@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-import shlex
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,30 +38,33 @@ def called(evaluate, monkeypatch, *arguments: str) -> None:
     evaluate.main()
 
 
-def frames(count: int) -> dict[str, np.ndarray]:
-    """What render_small returns: a ball and a bottle, of which the bottle counts neither way."""
+def frames(count: int, scene: np.ndarray | int = 0) -> dict[str, np.ndarray]:
+    """What render_small returns: a ball and a bottle, of which the bottle counts neither way. Pictures show their scenes' numbers."""
+    scene = np.broadcast_to(np.asarray(scene, np.int32), count)
     instance = np.zeros((count, 60, 80), np.uint8)
     instance[:, 10:40, 10:30], instance[:, 10:40, 50:70] = 1, 2
     return {
-        "rgb": np.zeros((count, 60, 80, 3), np.uint8),
+        "rgb": np.tile(scene.astype(np.uint8)[:, None, None, None], (1, 60, 80, 3)),
         "instance": instance,
         "category": np.tile(np.array([3, 1, -1], np.int16), (count, 1)),
         "color": np.full((count, 3), -1, np.int16),
         "ignore": np.tile(np.array([0, 1, 0], np.uint8), (count, 1)),
+        "scene": scene,
     }
 
 
 @pytest.fixture
 def rendered(monkeypatch):
-    """Splits and counts that were asked of the renderer, which gives whole scenes."""
+    """Splits, counts and first frames that were asked of the renderer, which gives whole scenes."""
     monkeypatch.syspath_prepend(str(SIM))
     from scenelex_sim import dataset
 
     asked = []
 
-    def render_small(split, count, *size):
-        asked.append((split, count))
-        return frames(-(-count // dataset.VIEWS) * dataset.VIEWS)
+    def render_small(split, count, width, height, start):
+        asked.append((split, count, start))
+        scenes = start // dataset.VIEWS + np.arange(-(-count // dataset.VIEWS))
+        return frames(len(scenes) * dataset.VIEWS, np.repeat(scenes, dataset.VIEWS))
 
     monkeypatch.setattr(dataset, "render_small", render_small)
     return asked
@@ -73,74 +75,88 @@ def test_the_segmenter_is_measured_on_frames_of_its_own(evaluate, rendered, monk
     monkeypatch.setattr(masks, "Bundle", lambda *_: None)
     monkeypatch.setattr(masks, "measure_image", lambda bundle, rgb, wanted, rng, tally: [tally.add("box", 0.5) for _ in wanted])
     called(evaluate, monkeypatch, "--only", "segmenter", "--frames", "12", "--json", str(tmp_path / "figures.json"))
-    assert rendered == [("val", 12)]
+    assert rendered == [("val", 12, 1024)]
     result = json.loads((tmp_path / "figures.json").read_text())
     assert result["segmenter"]["frames"]["objects"] == 12, "one ball a frame, and no frame more than was asked for"
+    assert result["segmenter"]["frames"]["scenes"] == [128, 129]
     assert "| box | 0.500 |" in capsys.readouterr().out
-    # Shards that are given are taken instead.
-    np.savez(tmp_path / "shard_00000.npz", **frames(3))
+    # Shards that are given are taken instead, but not their scenes that choices are made on.
+    for number, scene in enumerate((127, 128)):
+        shard(tmp_path, number, np.full(3, scene))
     called(evaluate, monkeypatch, "--only", "segmenter", "--val", str(tmp_path))
-    assert len(rendered) == 1 and "3 objects" in capsys.readouterr().out
-
-
-def test_no_figure_is_of_a_frame_the_threshold_was_chosen_on(evaluate, monkeypatch):
-    measured, chosen_on = set(), set()
-    measure = lambda bundle, val, pairs, limit, threads: measured.update(range(limit))  # noqa: E731
-    choose = lambda bundle, val, limit, skip, threads: chosen_on.update(range(skip, skip + limit))  # noqa: E731
-    monkeypatch.setattr(evaluate, "evaluate_detector", measure)
-    monkeypatch.setattr(evaluate, "choose_threshold", choose)
-    monkeypatch.setattr(evaluate, "detector_table", str)
-    examples = [shlex.split(line, comments=True) for line in evaluate.__doc__.splitlines() if line.startswith("    python ")]
-    assert len(examples) >= 4
-    for _, _, *arguments in [*examples, ["python", "evaluate.py", "--choose-threshold"]]:
-        called(evaluate, monkeypatch, *arguments, "--only", "detector")
-    assert set(range(256, 368)) <= chosen_on, "the shipped threshold's"
-    assert len(measured) >= 200 and not measured & chosen_on
+    assert len(rendered) == 1 and "3 objects of scenes 128 to 128" in capsys.readouterr().out
+    # The script for masks alone takes any scenes, one may choose by it; it says which.
+    assert "6 objects of scenes 127 to 128" in masks.table(masks.evaluate_segmenter(SIM / "segmenter", tmp_path))
 
 
 def shard(folder: Path, number: int, scenes: np.ndarray) -> None:
     """`scenes` of every frame."""
     folder.mkdir(exist_ok=True)
-    part = frames(len(scenes)) | {"scene": scenes.astype(np.int32)}
-    part["rgb"][:] = scenes.reshape(-1, 1, 1, 1)
-    np.savez(folder / f"shard_{number:05d}.npz", **part)
+    np.savez(folder / f"shard_{number:05d}.npz", **frames(len(scenes), scenes))
 
 
-def test_scenes_of_the_figures_and_of_the_threshold_are_kept_apart(evaluate, rendered, monkeypatch, tmp_path):
-    """Whatever is asked for: scenes 0 to 31 of val are for the figures, those from 32 on for the threshold."""
-    low, high, both = (np.repeat(np.arange(*scenes), 8) for scenes in ((0, 25), (32, 46), (30, 34)))
-    for name, scenes in (("low", low), ("high", high), ("both", both)):
-        shard(tmp_path / name, 1, scenes)
-    quiet = lambda rgb, phrases, threshold: {p: evaluate.Found(np.zeros((0, 4), np.float32), np.zeros(0, np.float32)) for p in phrases}  # noqa: E731
-    played = SimpleNamespace(thresholds={"box": 0.5}, captions=lambda phrases: phrases, detect=quiet)
+@pytest.fixture
+def seen(evaluate, monkeypatch):
+    """Numbers of the scenes whose pictures a played detector, which finds nothing, was shown."""
+    scenes = []
+
+    def detect(rgb, phrases, threshold):
+        scenes.append(int(rgb[0, 0, 0]))
+        return {phrase: evaluate.Found(np.zeros((0, 4), np.float32), np.zeros(0, np.float32)) for phrase in phrases}
+
+    played = SimpleNamespace(thresholds={"box": 0.5}, captions=lambda phrases: phrases, detect=detect)
     monkeypatch.setattr(evaluate, "DetectorPipeline", lambda *_: played)
-    measure = lambda val, limit: evaluate.evaluate_detector(SIM / "detector", val, tmp_path / "high", limit, 1)  # noqa: E731
-    choose = lambda val, limit, skip: evaluate.choose_threshold(SIM / "detector", val, limit, skip, 1)  # noqa: E731
-    assert measure(tmp_path / "low", 200)["frames"] == 200
-    assert measure(tmp_path / "both", 16)["frames"] == 16
-    for val, limit in (("high", 100), ("both", 17)):
-        with pytest.raises(SystemExit, match="figures are measured on scenes 0 to 31 of val, found scenes 3"):
-            measure(tmp_path / val, limit)
-    choose(tmp_path / "high", 112, 0)
-    choose(tmp_path / "high", 112, 256)
-    for val, skip in (("low", 0), ("both", 0), ("both", 241)):
-        with pytest.raises(SystemExit, match="the threshold is chosen on scenes from 32 on of val, found scenes"):
-            choose(tmp_path / val, 32, skip)
-    # Nothing is rendered in vain.
+    return scenes
+
+
+def test_no_figure_is_of_a_scene_that_something_may_be_chosen_on(evaluate, rendered, seen, monkeypatch, tmp_path, capsys):
+    """Figures: val's scenes from 128 on; choices: those before. Whatever is asked for, rendered or out of shards."""
+    for number, scenes in enumerate(((120, 136), (136, 152))):
+        shard(tmp_path / "both", number, np.repeat(np.arange(*scenes), 8))
+    shard(tmp_path / "old", 0, np.repeat(np.arange(32), 8))
+    shard(tmp_path / "new", 0, np.repeat(np.arange(128, 160), 8))
+    for name, figures, choices in (("both", range(128, 152), range(120, 128)), ("old", (), range(32)), ("new", range(128, 160), ())):
+        for scenes, asked in ((figures, ["--only", "detector", "--pairs", str(tmp_path / "new")]), (choices, ["--choose-threshold"])):
+            seen.clear()
+            arguments = [*asked, "--val", str(tmp_path / name)]
+            if scenes:
+                called(evaluate, monkeypatch, *arguments)
+                assert seen[: 8 * len(scenes)] == [n for n in scenes for _ in range(8)]
+            else:
+                with pytest.raises(SystemExit, match="no frame of val's scenes from"):
+                    called(evaluate, monkeypatch, *arguments)
+                assert not seen
     assert not rendered
-    for refused in (lambda: measure(None, 257), lambda: choose(None, 8, 248)):
-        with pytest.raises(SystemExit, match="of val, found scenes"):
-            refused()
-    assert not rendered
+    for arguments, expected in (
+        (("--only", "detector", "--frames", "200"), [("val", 200, 1024), ("pairs", 200, 0)]),
+        (("--choose-threshold",), [("val", 256, 0)]),
+        (("--choose-threshold", "--skip", "256", "--frames", "112"), [("val", 112, 256)]),
+        (("--choose-threshold", "--skip", "1009", "--frames", "112"), [("val", 8, 1016)]),
+        (("--choose-threshold", "--frames", "5000"), [("val", 1024, 0)]),
+    ):
+        rendered.clear()
+        called(evaluate, monkeypatch, *arguments)
+        assert rendered == expected
+    assert "only 1024 of 5000 frames of val's scenes from 0 on, before 128" in capsys.readouterr().err
+    rendered.clear()
+    with pytest.raises(SystemExit, match="no frame of val's scenes from"):
+        called(evaluate, monkeypatch, "--choose-threshold", "--skip", "1024")
+    assert not rendered, "nothing is rendered in vain"
+
+
+def test_the_figures_name_their_scenes(evaluate, rendered, seen, monkeypatch, capsys):
+    called(evaluate, monkeypatch, "--only", "detector", "--frames", "20")
+    assert "20 frames of val's scenes 128 to 130, 20 objects" in capsys.readouterr().out
 
 
 def test_frames_are_skipped_by_whole_scenes(evaluate, tmp_path):
     shard(tmp_path, 0, np.repeat([30, 31], 8))
     shard(tmp_path, 1, np.repeat([32, 33], [8, 8]))
-    seen = lambda *args: [int(rgb[0, 0, 0]) for rgb in evaluate.load(tmp_path, "val", *args).rgb]  # noqa: E731
-    assert seen(12, 0) == [30] * 8 + [31] * 4
-    assert seen(12, 248) == [31] * 8 + [32] * 4
-    assert seen(99, 249) == [32] * 8 + [33] * 8
+    taken = lambda limit, scenes: [int(n) for part in evaluate.load(tmp_path, "val", limit, scenes) for n in part["scene"]]  # noqa: E731
+    assert taken(12, range(99)) == [30] * 8 + [31] * 4
+    assert taken(12, range(31, 99)) == [31] * 8 + [32] * 4
+    assert taken(99, range(32, 99)) == [32] * 8 + [33] * 8
+    assert taken(99, range(31, 33)) == [31] * 8 + [32] * 8
 
 
 def test_a_name_written_apart_is_not_new(evaluate):

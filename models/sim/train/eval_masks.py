@@ -2,8 +2,10 @@
 
     python eval_masks.py --bundle ../segmenter --frames DIR --photos PHOTOS --json masks.json
 
-Rendered frames: the shards of ``scenelex_sim.dataset`` made from seeds that were never trained on. Photographs: a folder in
-the COCO-panoptic layout (``images/``, ``panoptic/``, ``panoptic.json``); every segment is asked for by its box.
+Rendered frames: the shards of ``scenelex_sim.dataset`` made from seeds that were never trained on. Those of the split val from
+scene 128 on (``--start 1024``) are for figures and nothing is chosen on them; those before are for choices, as of the input
+size. Photographs: a folder in the COCO-panoptic layout (``images/``, ``panoptic/``, ``panoptic.json``); every segment is asked
+for by its box.
 
 Masks are compared at the original size, after the decoder's own upscaling. Prompts with a box or with several points take mask
 token 0, a single point takes the best of tokens 1-3 by predicted IoU, as SAM's own predictor does by default. Prompts are
@@ -24,6 +26,7 @@ from PIL import Image
 from scipy import ndimage
 
 POINTS = 20
+FRAME = ("rgb", "instance", "ignore", "scene")  # of a shard, as far as they are needed
 MINIMUM = 100  # pixels of an object in a rendered frame; smaller ones are left out
 MEAN = np.array([123.675, 116.28, 103.53], np.float32)
 STD = np.array([58.395, 57.12, 57.375], np.float32)
@@ -212,9 +215,11 @@ def summary(tally: Tally, seed: int = 0) -> dict:
     return result
 
 
-def evaluate_frames(bundle: Bundle, rgb: np.ndarray, instance: np.ndarray, ignore: np.ndarray | None = None) -> dict:
+def evaluate_frames(
+    bundle: Bundle, rgb: np.ndarray, instance: np.ndarray, ignore: np.ndarray | None = None, scene: np.ndarray | None = None
+) -> dict:
     """Rendered frames: ``rgb u8[N, H, W, 3]``, ``instance u8[N, H, W]``; objects of fewer than ``MINIMUM`` pixels are left out,
-    and, where ``ignore u8[N, K]`` is given, those it marks."""
+    and, where ``ignore u8[N, K]`` is given, those it marks. Where ``scene i32[N]`` is given the result names the first and the last."""
     tally = Tally()
     rng = np.random.default_rng(1)
     for number, (image, ids) in enumerate(zip(rgb, instance)):
@@ -223,7 +228,8 @@ def evaluate_frames(bundle: Bundle, rgb: np.ndarray, instance: np.ndarray, ignor
             present = [k for k in present if not ignore[number, k - 1]]
         masks = [ids == k for k in present]
         measure_image(bundle, image, [m for m in masks if np.count_nonzero(m) >= MINIMUM], rng, tally)
-    return summary(tally)
+    scenes = {} if scene is None else {"scenes": [int(scene.min()), int(scene.max())]}
+    return summary(tally) | scenes
 
 
 def evaluate_photos(bundle: Bundle, folder: Path) -> dict:
@@ -257,17 +263,15 @@ def evaluate_shards(bundle: Bundle, folder: Path, limit: int) -> dict:
     shards = sorted(folder.glob("**/*.npz"))
     if not shards:
         raise SystemExit(f"no .npz shards under {folder}")
-    rgb, instance, ignore = [], [], []
+    columns: dict[str, list[np.ndarray]] = {key: [] for key in FRAME}
     each = -(-limit // len(shards))
     for path in shards:
         with np.load(path) as shard:
             step = max(1, len(shard["rgb"]) // each)
-            rgb.append(shard["rgb"][::step][:each])
-            instance.append(shard["instance"][::step][:each])
-            if "ignore" in shard:
-                ignore.append(shard["ignore"][::step][:each])
-    marks = np.concatenate(ignore)[:limit] if len(ignore) == len(rgb) else None
-    return evaluate_frames(bundle, np.concatenate(rgb)[:limit], np.concatenate(instance)[:limit], marks)
+            for key in columns.keys() & set(shard):
+                columns[key].append(shard[key][::step][:each])
+    # A column counts where every shard has it.
+    return evaluate_frames(bundle, **{key: np.concatenate(parts)[:limit] for key, parts in columns.items() if len(parts) == len(shards)})
 
 
 def evaluate_segmenter(
@@ -280,7 +284,7 @@ def evaluate_segmenter(
     if isinstance(frames, Path):
         result["frames"] = evaluate_shards(model, frames, limit)
     elif frames is not None:
-        result["frames"] = evaluate_frames(model, *(frames[key][:limit] for key in ("rgb", "instance", "ignore")))
+        result["frames"] = evaluate_frames(model, **{key: frames[key][:limit] for key in FRAME})
     if photos is not None:
         result["photos"] = evaluate_photos(model, photos)
     return result
@@ -290,7 +294,8 @@ def table(result: dict) -> str:
     """The result as Markdown."""
     lines = []
     for name, part in result.items():
-        lines += [f"### {name}: {part['objects']} objects", "", "| prompt | mIoU | 95 % interval | n |", "|---|---|---|---|"]
+        scenes = " of scenes {} to {}".format(*part["scenes"]) if "scenes" in part else ""
+        lines += [f"### {name}: {part['objects']} objects{scenes}", "", "| prompt | mIoU | 95 % interval | n |", "|---|---|---|---|"]
         for kind, row in part["miou"].items():
             lines.append(f"| {kind} | {row['mean']:.3f} | {row['interval'][0]:.3f}-{row['interval'][1]:.3f} | {row['n']} |")
         lines += ["", "| difference | mean | 95 % interval |", "|---|---|---|"]
