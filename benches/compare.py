@@ -167,7 +167,7 @@ class Measured:
         self.shown: dict[int, int] = {}  # picture by stamp
         self.coming: dict[int, dict] = {}  # what has come so far, by stamp
         self.last: dict[int, dict] = {}  # the last result of each picture
-        self.incomplete = 0
+        self.incomplete = self.twice = 0
         self.peer = Peer(domain)
         self.outputs = {name: self.peer.subscribe(f"{NODE}/{name}", kind, depth=100) for name, kind in OUTPUTS.items()}
         self.images = self.peer.publisher(TOPIC, "sensor_msgs/msg/CompressedImage", reliable=False, depth=1)
@@ -227,6 +227,9 @@ class Measured:
         for name, output in self.outputs.items():
             for sample in output.take(timeout=wait):
                 parts = self.coming.setdefault(stamp_ns(sample), {})
+                if name in parts:
+                    self.twice += 1
+                    continue
                 parts[name] = sample
                 if len(parts) == len(OUTPUTS):
                     found.append(stamp_ns(sample))
@@ -249,6 +252,7 @@ class Measured:
             "cpu_ms_per_frame": 1e3 * self.cpu / len(self.ages),
             "masks_per_frame": self.masks / len(self.ages),
             "results_without_some_output": self.incomplete,
+            "outputs_that_came_twice": self.twice,
         }
 
 

@@ -1,5 +1,7 @@
 //! How frames are processed.
 
+use std::num::NonZero;
+
 use crate::inference::{ModelOptions, Provider, Thresholds};
 
 /// How a detection gets its phrase.
@@ -29,11 +31,16 @@ pub struct Execution {
     pub provider: Provider,
 }
 
+/// Cores that this process may use.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
 impl Default for Execution {
     /// For a processor: the detector and the image encoder share the cores, then the mask decoder has them all. Of two
     /// cores the encoder has both: it takes longer, and once the detector is done there is one for it to take.
     fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let cores = cores();
         Self {
             detector_threads: cores.div_ceil(2),
             encoder_threads: (cores / 2).max(cores.min(2)),
@@ -61,6 +68,13 @@ impl Execution {
 
     pub(super) fn model(&self, intra_threads: usize) -> ModelOptions {
         ModelOptions { intra_threads, preprocess_threads: intra_threads, spinning: false, provider: self.provider }
+    }
+
+    /// Its images are prepared while the detector runs: threads beyond the cores that one leaves would be in its way, and be
+    /// waited for.
+    pub(super) fn image_encoder(&self) -> ModelOptions {
+        let left = cores().saturating_sub(self.detector_threads).max(1);
+        ModelOptions { preprocess_threads: self.encoder_threads.min(left), ..self.model(self.encoder_threads) }
     }
 
     /// Its images are prepared before the image encoder begins, so that threads meant for that one are free.

@@ -109,7 +109,7 @@ impl Pipeline {
         let execution = &config.execution;
         let (first, others) = execution.decoder_sessions();
         let detector = GroundingDino::load(detector, &execution.detector())?;
-        let image_encoder = SamImageEncoder::load(segmenter, &execution.model(execution.encoder_threads))?;
+        let image_encoder = SamImageEncoder::load(segmenter, &execution.image_encoder())?;
         let decoder = |threads| -> Result<Box<dyn MaskDecoder>, InferenceError> {
             let decoder = SamMaskDecoder::load(segmenter, &execution.model(threads))?;
             decoder.check_encoder(&image_encoder)?;
