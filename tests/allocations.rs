@@ -12,6 +12,7 @@ use std::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -71,7 +72,7 @@ static ALLOCATOR: Watching = Watching;
 
 #[test]
 fn steady_frames_allocate_nothing_image_sized() {
-    let _alone = COUNTING.lock().unwrap();
+    let _alone = COUNTING.lock();
     let size = SIZE;
     let mut pipeline = tiny_pipeline(tiny_config());
     let vocabulary = prepare(&mut tiny_encoder(), &specs(&["red", "blue"]));
@@ -144,7 +145,7 @@ fn picture_bytes(picture: &CameraImage) -> &[u8] {
 
 #[test]
 fn nor_does_anything_between_an_image_message_and_the_messages_about_it() {
-    let _alone = COUNTING.lock().unwrap();
+    let _alone = COUNTING.lock();
     for compressed in [false, true] {
         let vocabulary = prepare(&mut tiny_encoder(), &specs(&["red", "blue"]));
         let pipeline = tiny_pipeline(tiny_config());
@@ -154,26 +155,29 @@ fn nor_does_anything_between_an_image_message_and_the_messages_about_it() {
             message(&picture(SIZE, &[(0, 0, RED), (2, 1, BLUE), (3, 2, RED)]), compressed),
             message(&picture(SIZE, &[(1, 0, BLUE), (0, 2, RED), (3, 1, BLUE)]), compressed),
         ];
-        let mut serve = |frames: usize| {
-            for image in images.iter().cycle().take(frames) {
-                node.send(image).unwrap();
-                for topic in TOPICS {
-                    let published = node.published.recv().unwrap();
-                    assert_eq!(&*published.topic, topic);
-                    if topic == "/scenelex/masks" {
-                        let masks: LabeledMaskArray =
-                            CdrView::from_encapsulated(&published.message).unwrap().decode().unwrap();
-                        assert_eq!(masks.masks.len(), 3);
-                    }
-                }
-            }
-        };
         LARGEST.store(0, Ordering::Relaxed);
-        serve(6);
+        // As of a camera faster than the models, until every image is made that is in use at once.
+        let (mut results, last) = (0, TOPICS[TOPICS.len() - 1]);
+        while results < 6 {
+            node.send(&images[results % 2]).unwrap();
+            results += node.published.try_iter().filter(|published| &*published.topic == last).count();
+        }
+        while node.published.recv_timeout(Duration::from_secs(1)).is_ok() {}
         assert!(LARGEST.load(Ordering::Relaxed) >= SIZE.area(), "the counter works: the first frames make the buffers");
         LARGEST.store(0, Ordering::Relaxed);
         BYTES.store(0, Ordering::Relaxed);
-        serve(FRAMES);
+        for image in images.iter().cycle().take(FRAMES) {
+            node.send(image).unwrap();
+            for topic in TOPICS {
+                let published = node.published.recv().unwrap();
+                assert_eq!(&*published.topic, topic);
+                if topic == "/scenelex/masks" {
+                    let masks: LabeledMaskArray =
+                        CdrView::from_encapsulated(&published.message).unwrap().decode().unwrap();
+                    assert_eq!(masks.masks.len(), 3);
+                }
+            }
+        }
         assert_nothing_image_sized();
     }
 }

@@ -25,6 +25,9 @@ pub const LOG_INTERVAL: Duration = Duration::from_secs(5);
 /// Longest `frame_id` of an image, in bytes. It is copied into every message about the image, and into each detection's header.
 const MAX_FRAME_ID: usize = 1024;
 
+/// Images of a camera that are in use at once: one is labelled, one waits, one arrives.
+const IN_USE: usize = 3;
+
 /// An image and when its last byte had arrived.
 #[derive(Debug)]
 pub struct Arrived {
@@ -40,8 +43,8 @@ pub struct Arrived {
 #[derive(Debug)]
 pub struct Intake {
     slots: LatestSlots<(CameraImage, Instant)>,
-    /// The image of an earlier frame, for its memory.
-    spare: LatestSlots<CameraImage>,
+    /// Of each camera the images of earlier frames, for their memory. The last one is taken first: it is in the caches.
+    spare: Vec<Mutex<Vec<CameraImage>>>,
     counts: Vec<Mutex<Statistics>>,
     /// Whether images are taken; set by `~/enable`.
     enabled: AtomicBool,
@@ -53,7 +56,7 @@ impl Intake {
     pub fn new(cameras: usize) -> Self {
         Self {
             slots: LatestSlots::new(cameras),
-            spare: LatestSlots::new(cameras),
+            spare: std::iter::repeat_with(Mutex::default).take(cameras).collect(),
             counts: std::iter::repeat_with(Mutex::default).take(cameras).collect(),
             enabled: AtomicBool::new(true),
         }
@@ -68,6 +71,10 @@ impl Intake {
         self.counts[camera].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn spare(&self, camera: usize) -> MutexGuard<'_, Vec<CameraImage>> {
+        self.spare[camera].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes the samples of a camera's subscription; `compressed` for `sensor_msgs/CompressedImage`.
     pub fn handler(self: &Arc<Self>, camera: usize, compressed: bool) -> MessageHandler {
         let intake = Arc::clone(self);
@@ -77,8 +84,7 @@ impl Intake {
                 return;
             }
             let at = Instant::now();
-            let spare = intake.spare.try_take(|of| of == camera);
-            let mut image = spare.map_or_else(CameraImage::default, |(_, image)| image);
+            let mut image = intake.spare(camera).pop().unwrap_or_default();
             match fill(view, compressed, &mut image) {
                 Ok(()) => {
                     intake.counts(camera).count_received(at);
@@ -144,7 +150,10 @@ impl Intake {
 
     /// Returns an image whose memory may be used for the camera's next one.
     pub fn give_back(&self, camera: usize, image: CameraImage) {
-        let _ = self.spare.put(camera, image);
+        let mut spare = self.spare(camera);
+        if spare.len() < IN_USE {
+            spare.push(image);
+        }
     }
 
     /// Refuses further images and gives up those that wait.
@@ -253,6 +262,26 @@ mod tests {
         assert_eq!((data(&again).as_ptr(), data(&again)[0]), (address, 4));
         let counts = intake.counts(0).snapshot(Instant::now());
         assert_eq!((counts.received, counts.dropped), (4, 2));
+    }
+
+    #[test]
+    fn a_camera_faster_than_the_models_needs_three_images() {
+        let intake = Arc::new(Intake::new(1));
+        let mut handler = intake.handler(0, false);
+        let mut labelled = None;
+        for round in 0..10 {
+            // While one is labelled, three more arrive, each in the place of the one before.
+            for fill in 1..=3 {
+                // They are made while the first two are labelled.
+                assert!(round < 2 || !intake.spare(0).is_empty(), "one more is made in round {round}");
+                handler(CdrView::from_encapsulated(&message(fill)).unwrap());
+            }
+            if let Some(image) = labelled.take() {
+                intake.give_back(0, image);
+            }
+            let Take::Value(arrived) = intake.take(Duration::ZERO) else { panic!("nothing waits") };
+            labelled = Some(arrived.image);
+        }
     }
 
     #[test]
