@@ -170,14 +170,17 @@ mod tests {
         }
     }
 
-    #[test]
-    fn helpers_really_take_part() {
-        let mut helpers = Helpers::start(1, "test").unwrap();
-        // Neither returns before both are there.
+    /// Neither caller nor helper returns before both are there.
+    fn meet(helpers: &mut Helpers) {
         let both = std::sync::Barrier::new(2);
         helpers.share(1, &|| {
             both.wait();
         });
+    }
+
+    #[test]
+    fn helpers_really_take_part() {
+        meet(&mut Helpers::start(1, "test").unwrap());
     }
 
     #[test]
@@ -194,13 +197,6 @@ mod tests {
             }));
             assert_eq!(outcome.unwrap_err().downcast_ref::<&str>(), Some(&"on purpose"));
         }
-        helpers_still_work(&mut helpers);
-    }
-
-    fn helpers_still_work(helpers: &mut Helpers) {
-        let both = std::sync::Barrier::new(2);
-        helpers.share(1, &|| {
-            both.wait();
-        });
+        meet(&mut helpers);
     }
 }

@@ -38,7 +38,7 @@ fn cores() -> usize {
 
 impl Default for Execution {
     /// For a processor: the detector and the image encoder share the cores, then the mask decoder has them all. Of two
-    /// cores the encoder has both: it takes longer, and once the detector is done there is one for it to take.
+    /// cores the encoder has both: when the detector happens to be done first, there is one for it to take.
     fn default() -> Self {
         let cores = cores();
         Self {
