@@ -8,6 +8,8 @@ pub mod mask;
 pub mod overlay;
 pub mod preprocess;
 mod resize;
+#[cfg(target_arch = "x86_64")]
+mod resize_avx2;
 mod resize_blend;
 mod resize_row;
 #[cfg(target_arch = "x86_64")]

@@ -1,30 +1,36 @@
 //! The inner loops of [`super::resize`] along y.
 
-#[cfg(target_arch = "x86_64")]
-use super::resize_vnni;
 use super::{
     resize::{HALF, ResizeFilter, WEIGHT_BITS},
     simd::multiversioned,
 };
+#[cfg(target_arch = "x86_64")]
+use super::{resize_avx2, resize_vnni};
 
 /// How rows become one output row. All ways make the same values.
 pub(super) struct Blending<'w> {
     weights: &'w [i32],
     /// Whether sums may be no level, and have to be clamped.
     overshoots: bool,
-    /// Where the processor has it.
+    /// Where the processor has them; the first that is there is taken.
     #[cfg(target_arch = "x86_64")]
     vnni: Option<resize_vnni::Rows>,
+    #[cfg(target_arch = "x86_64")]
+    avx2: Option<resize_avx2::Rows>,
 }
 
 impl<'w> Blending<'w> {
     /// With a weight for each row.
     pub(super) fn new(filter: ResizeFilter, weights: &'w [i32]) -> Self {
+        // Ends of no weight would only cost time.
+        let weights = &weights[..weights.iter().rposition(|&weight| weight != 0).map_or(1, |last| last + 1)];
         Self {
             weights,
             overshoots: filter == ResizeFilter::Bicubic,
             #[cfg(target_arch = "x86_64")]
             vnni: resize_vnni::Rows::new(weights),
+            #[cfg(target_arch = "x86_64")]
+            avx2: resize_avx2::Rows::new(weights),
         }
     }
 
@@ -32,7 +38,11 @@ impl<'w> Blending<'w> {
     /// fit registers.
     pub(super) fn blend_levels<'a>(&self, row: impl Fn(usize) -> &'a [u8], sums: &mut Vec<i32>, target: &mut [u8]) {
         #[cfg(target_arch = "x86_64")]
-        let done = self.vnni.as_ref().map_or(0, |vnni| vnni.blend_levels(&row, target));
+        let done = match (&self.vnni, &self.avx2) {
+            (Some(vnni), _) => vnni.blend_levels(&row, target),
+            (None, Some(avx2)) => avx2.blend_levels(&row, target),
+            (None, None) => 0,
+        };
         #[cfg(not(target_arch = "x86_64"))]
         let done = 0;
         let (row, target) = (|tap: usize| &row(tap)[done..], &mut target[done..]);
@@ -214,13 +224,20 @@ mod tests {
             let (mut found, mut expected) = (vec![f32::NAN; width], vec![0.0; width]);
             let (mut sums, mut levels) = (Vec::new(), vec![0; width]);
             for weights in axis.weights.chunks_exact(axis.taps) {
-                let blending = Blending::new(filter, weights);
-                blending.blend_values(|tap| &rows[tap], 0.3, -7.5, &mut sums, &mut found);
-                blending.blend_plainly(|tap| &rows[tap], (0.3, -7.5), &mut sums, &mut expected);
-                prop_assert_eq!(&found, &expected);
-                blending.blend_levels(|tap| &rows[tap], &mut sums, &mut levels);
-                scale_levels(&levels, 0.3, -7.5, &mut found);
-                prop_assert_eq!(&found, &expected);
+                let mut blending = Blending::new(filter, weights);
+                for _ in 0..2 {
+                    blending.blend_values(|tap| &rows[tap], 0.3, -7.5, &mut sums, &mut found);
+                    blending.blend_plainly(|tap| &rows[tap], (0.3, -7.5), &mut sums, &mut expected);
+                    prop_assert_eq!(&found, &expected);
+                    blending.blend_levels(|tap| &rows[tap], &mut sums, &mut levels);
+                    scale_levels(&levels, 0.3, -7.5, &mut found);
+                    prop_assert_eq!(&found, &expected);
+                    // Then as where there is nothing better than AVX2.
+                    #[cfg(target_arch = "x86_64")]
+                    {
+                        blending.vnni = None;
+                    }
+                }
             }
         }
     }

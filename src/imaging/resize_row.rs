@@ -2,15 +2,17 @@
 
 use super::resize::{Axis, HALF, WEIGHT_BITS};
 #[cfg(target_arch = "x86_64")]
-use super::resize_vnni::{self, Quads};
+use super::{
+    resize_avx2::{halves, level_of},
+    resize_vnni::{self, Quads},
+};
 
 /// Output pixels made in one step of the vector kernels; rows are padded to a multiple.
 pub(super) const LANES: usize = 8;
-/// Weights are split into two 16-bit halves for AVX2: `high * 2^11 + low`.
-const LOW_BITS: u32 = 11;
 
 /// The weights of two output pixels and a pair of taps: the high halves, then the low halves, each as 16 values
 /// `[a0, a1] * 4, [b0, b1] * 4`. Aligned, for no load of it to cross a cache line.
+#[cfg(target_arch = "x86_64")]
 #[derive(Clone, Debug)]
 #[repr(align(64))]
 struct PackedPair {
@@ -18,20 +20,17 @@ struct PackedPair {
     low: [i16; 16],
 }
 
+#[cfg(target_arch = "x86_64")]
 impl PackedPair {
     /// For `pixels`, a multiple of two; `weight` is that of a pixel's tap, or 0 where there is none.
     fn all(pixels: usize, pairs: usize, weight: impl Fn(usize, usize) -> i32) -> Vec<Self> {
         let mut packed = Vec::with_capacity(pixels / 2 * pairs);
         for x in (0..pixels).step_by(2) {
             for pair in 0..pairs {
-                let part = |lane: usize, high: bool| {
-                    let weight = weight(x + lane / 8, pair * 2 + lane % 2);
-                    // Little more than 2^22 at most, so both halves fit: about 2^11, and 0 to below 2^11.
-                    (if high { weight >> LOW_BITS } else { weight & ((1 << LOW_BITS) - 1) }) as i16
-                };
+                let part = |lane: usize| halves(weight(x + lane / 8, pair * 2 + lane % 2));
                 packed.push(Self {
-                    high: std::array::from_fn(|lane| part(lane, true)),
-                    low: std::array::from_fn(|lane| part(lane, false)),
+                    high: std::array::from_fn(|lane| part(lane)[0]),
+                    low: std::array::from_fn(|lane| part(lane)[1]),
                 });
             }
         }
@@ -242,9 +241,8 @@ impl Columns {
                         }
                         pair = pair.wrapping_add(spread.len());
                     }
-                    let sum = _mm256_add_epi32(_mm256_slli_epi32(high, LOW_BITS as i32), low);
                     // Negative sums, which cubic weights make, stay negative and are packed to 0 below.
-                    *level = _mm256_srai_epi32(sum, WEIGHT_BITS as i32);
+                    *level = level_of([high, low]);
                 }
                 // SAFETY: there are `stride / LANES` steps, and three planes of `stride`.
                 unsafe { store_levels(levels, planes[row].as_mut_ptr().add(step.wrapping_mul(LANES)), stride) }
