@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import statistics
 import subprocess
@@ -373,7 +374,17 @@ def report_node(node: dict):
     print(f"in the {done['pictures']} pictures that both labelled: {ours} and {theirs} masks, {share:.1f} % of the labelled pixels differ")
 
 
+def processor() -> str:
+    """This machine's, and which of the vector instructions it has that make the most difference here."""
+    cpuinfo = Path("/proc/cpuinfo")
+    known = dict(re.findall(r"^(model name|flags)\s*: (.*)", cpuinfo.read_text(), re.MULTILINE)) if cpuinfo.exists() else {}
+    vectors = {"avx2": "AVX2", "avx_vnni": "AVX VNNI", "avx512_vnni": "AVX-512 VNNI"}
+    found = [name for flag, name in vectors.items() if flag in known.get("flags", "").split()]
+    return f"{known.get('model name', platform.machine())} ({', '.join(found) or 'none of ' + ', '.join(vectors.values())})"
+
+
 def report(summary: dict):
+    print(f"\non {summary['cores']} cores of {summary['processor']}")
     report_stages(summary["stages"])
     report_node(summary["node"])
     for size, row in summary["pipeline"].items():
@@ -396,6 +407,7 @@ def main():
     }
     summary = {
         "cores": os.cpu_count(),
+        "processor": processor(),
         "stages": stages(),
         "pipeline": pipeline,
         "node": nodes(pictures, classes),
