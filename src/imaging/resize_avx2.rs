@@ -1,4 +1,4 @@
-//! The inner loops of [`super::resize`] along y for processors with AVX2 and no AVX-512 VNNI: most of those in robots.
+//! The inner loops of [`super::resize`] along y for processors with AVX2 and no AVX-512 VNNI.
 //!
 //! `pmaddwd` multiplies pairs of signed 16-bit numbers and adds the two products. A weight of 22 fractional bits is two such
 //! numbers, `high * 2^11 + low`, so that two instructions do for two taps of eight levels, all of it exactly.

@@ -12,11 +12,9 @@ pub(super) struct Blending<'w> {
     weights: &'w [i32],
     /// Whether sums may be no level, and have to be clamped.
     overshoots: bool,
-    /// Where the processor has them; the first that is there is taken.
+    /// Where the processor has it.
     #[cfg(target_arch = "x86_64")]
     vnni: Option<resize_vnni::Rows>,
-    #[cfg(target_arch = "x86_64")]
-    avx2: Option<resize_avx2::Rows>,
 }
 
 impl<'w> Blending<'w> {
@@ -29,8 +27,6 @@ impl<'w> Blending<'w> {
             overshoots: filter == ResizeFilter::Bicubic,
             #[cfg(target_arch = "x86_64")]
             vnni: resize_vnni::Rows::new(weights),
-            #[cfg(target_arch = "x86_64")]
-            avx2: resize_avx2::Rows::new(weights),
         }
     }
 
@@ -38,10 +34,9 @@ impl<'w> Blending<'w> {
     /// fit registers.
     pub(super) fn blend_levels<'a>(&self, row: impl Fn(usize) -> &'a [u8], sums: &mut Vec<i32>, target: &mut [u8]) {
         #[cfg(target_arch = "x86_64")]
-        let done = match (&self.vnni, &self.avx2) {
-            (Some(vnni), _) => vnni.blend_levels(&row, target),
-            (None, Some(avx2)) => avx2.blend_levels(&row, target),
-            (None, None) => 0,
+        let done = match &self.vnni {
+            Some(vnni) => vnni.blend_levels(&row, target),
+            None => resize_avx2::Rows::new(self.weights).map_or(0, |avx2| avx2.blend_levels(&row, target)),
         };
         #[cfg(not(target_arch = "x86_64"))]
         let done = 0;
