@@ -154,8 +154,8 @@ impl Columns {
     }
 }
 
-/// Resizes rows of logits, `low` long, along x.
-fn widen(columns: &[Columns], logits: &[f32], low: usize, wide: &mut [f32]) {
+/// Resizes a row of logits along x.
+fn widen(columns: &[Columns], row: &[f32], wide: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
     fn widen_near(columns: &[Columns], row: &[f32], wide: &mut [f32]) {
@@ -163,16 +163,13 @@ fn widen(columns: &[Columns], logits: &[f32], low: usize, wide: &mut [f32]) {
             columns.blend_near(row, out);
         }
     }
-    for (row, wide) in logits.chunks_exact(low).zip(wide.chunks_exact_mut(columns.len() * LANES)) {
-        #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2") {
-            // SAFETY: the processor has AVX2.
-            unsafe { widen_near(columns, row, wide) };
-            continue;
-        }
-        for (columns, out) in columns.iter().zip(wide.as_chunks_mut().0) {
-            columns.blend(row, out);
-        }
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2.
+        return unsafe { widen_near(columns, row, wide) };
+    }
+    for (columns, out) in columns.iter().zip(wide.as_chunks_mut().0) {
+        columns.blend(row, out);
     }
 }
 
@@ -183,8 +180,9 @@ pub struct MaskUpscaler {
     placement: Option<Placement>,
     columns: Vec<Columns>,
     rows: Blend,
-    /// Logits resized along x: rows of the object's width.
-    wide: Vec<f32>,
+    /// Logits resized along x: rows of the object's width, those that the present row of the mask takes. Row `n` of the
+    /// logits is at `n % TAPS`.
+    wide: [Vec<f32>; TAPS],
 }
 
 impl MaskUpscaler {
@@ -232,11 +230,10 @@ impl MaskUpscaler {
             return Ok(());
         };
         let width = touched.len() * LANES;
-        let first_row = self.rows.first[rows.start] as usize;
-        let logits = &logits[first_row * columns..(self.rows.first[rows.end - 1] as usize + TAPS) * columns];
-        self.wide.resize(self.wide.len().max(logits.len() / columns * width), 0.0);
-        widen(touched, logits, columns, &mut self.wide);
-        let (blend, wide) = (&self.rows, &self.wide);
+        for wide in &mut self.wide {
+            wide.resize(wide.len().max(width), 0.0);
+        }
+        let (blend, wide) = (&self.rows, &mut self.wide);
         // The last columns may lie past the edge of the image, where the mask is cut.
         let rect = PixelRect {
             x0: (start * LANES) as u32,
@@ -244,9 +241,14 @@ impl MaskUpscaler {
             x1: (end * LANES) as u32,
             y1: rows.end as u32,
         };
+        let mut widened = 0;
         out.write_rows(rect, |y, bits| {
-            let start = blend.first[y as usize] as usize - first_row;
-            let rows = std::array::from_fn(|tap| &wide[(start + tap) * width..][..width]);
+            let first = blend.first[y as usize] as usize;
+            for row in first.max(widened)..first + TAPS {
+                widen(touched, &logits[row * columns..][..columns], &mut wide[row % TAPS]);
+            }
+            widened = first + TAPS;
+            let rows = std::array::from_fn(|tap| &wide[(first + tap) % TAPS][..width]);
             threshold_row(rows, blend.weights[y as usize], bits);
         });
         Ok(())
@@ -334,18 +336,16 @@ mod tests {
             let blend = Blend::new(low, input, resized.min(input), image);
             let columns = Columns::all(&blend, low);
             let logit = |at: u32| (seed.wrapping_mul(u64::from(at) * 2 + 1) >> 40) as f32 / 1000.0 - 8000.0;
-            let logits: Vec<f32> = (0..2 * low).map(logit).collect();
-            let mut wide = vec![f32::NAN; 2 * columns.len() * LANES];
-            widen(&columns, &logits, low as usize, &mut wide);
-            for (row, wide) in logits.chunks_exact(low as usize).zip(wide.chunks_exact(columns.len() * LANES)) {
-                for (x, (&first, weights)) in blend.first.iter().zip(&blend.weights).enumerate() {
-                    let taps = &row[first as usize..][..TAPS];
-                    let [a, b, c, d] = std::array::from_fn(|tap| taps[tap] * weights[tap]);
-                    prop_assert_eq!(wide[x], a + b + c + d, "column {}", x);
-                    let mut alone = [f32::NAN; LANES];
-                    columns[x / LANES].blend(row, &mut alone);
-                    prop_assert_eq!(wide[x], alone[x % LANES]);
-                }
+            let row: Vec<f32> = (0..low).map(logit).collect();
+            let mut wide = vec![f32::NAN; columns.len() * LANES];
+            widen(&columns, &row, &mut wide);
+            for (x, (&first, weights)) in blend.first.iter().zip(&blend.weights).enumerate() {
+                let taps = &row[first as usize..][..TAPS];
+                let [a, b, c, d] = std::array::from_fn(|tap| taps[tap] * weights[tap]);
+                prop_assert_eq!(wide[x], a + b + c + d, "column {}", x);
+                let mut alone = [f32::NAN; LANES];
+                columns[x / LANES].blend(&row, &mut alone);
+                prop_assert_eq!(wide[x], alone[x % LANES]);
             }
         }
     }

@@ -26,9 +26,12 @@ pub(super) struct ObjectMask {
     runs: RunLengths,
 }
 
-/// Bytes of masks that are kept for later objects: room for 64 of them, as many as a frame has by default, that fill 4
-/// megapixels each. Beyond that every frame allocates anew what it needs.
-const SPARE_BYTES: usize = 256 << 20;
+/// Most room that an object's mask has from the beginning: a whole image, up to 4 megapixels. It is memory only where a
+/// mask was, and an object larger than all before it allocates nothing, whichever object's buffer it got.
+const OBJECT_BYTES: usize = 4 << 20;
+/// Bytes of masks that are kept for later objects: 64 of them, as many as a frame has by default. Beyond that every frame
+/// allocates anew what it needs.
+const SPARE_BYTES: usize = 64 * OBJECT_BYTES;
 
 /// What a thread is asked to do.
 enum Job {
@@ -106,6 +109,7 @@ impl Worker {
     ) -> Result<(), ResolveError> {
         match masks.mask(prompt)? {
             Some((logits, score)) => {
+                object.mask.reserve(placement.image.area().min(OBJECT_BYTES));
                 self.upscaler.upscale(logits, masks.size, placement, &mut object.mask)?;
                 object.score = score;
             }

@@ -48,6 +48,11 @@ impl BinaryMask {
         self.data.capacity()
     }
 
+    /// Makes room for so many bytes of pixels: a mask that is larger than all before it needs no more then.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.data.reserve_exact(bytes.saturating_sub(self.data.len()));
+    }
+
     /// A rectangle outside which no pixel is set (not always the smallest one).
     #[must_use]
     pub const fn bounds(&self) -> PixelRect {
